@@ -1,0 +1,53 @@
+"""Backbones: frozen networks with named layers, wherever their weights come from.
+
+======================  ==========================================================
+`catalog`               what is known of the bundled networks without loading them
+`loading`               from a name to a backbone or its spec
+`bundled`, `timm_models`, `torchvision_models`, `own`   the places networks come from
+`checkpoint`            weights from a local file
+`network`, `stages`     a module with its taps, and which modules to tap
+`graph`, `engines`      the one embedding graph, and what runs it on a device
+`backbone`              `Backbone` itself
+======================  ==========================================================
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline.backbones.catalog import BACKBONES
+from pipeline.backbones.device import resolve_device, resolve_precision
+from pipeline.backbones.layer import Layer, choose_layers, full_name
+from pipeline.backbones.loading import (
+    Description,
+    describe,
+    list_backbones,
+    load_backbone,
+    survey,
+)
+
+if TYPE_CHECKING:
+    from pipeline.backbones.backbone import Backbone
+
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "Description",
+    "Layer",
+    "choose_layers",
+    "describe",
+    "full_name",
+    "list_backbones",
+    "load_backbone",
+    "resolve_device",
+    "resolve_precision",
+    "survey",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Backbone":
+        from pipeline.backbones.backbone import Backbone
+
+        return Backbone
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

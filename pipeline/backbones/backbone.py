@@ -1,0 +1,137 @@
+"""Backbone: a frozen network with a name, its layers and its preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pipeline.backbones.checkpoint import weights_digest
+from pipeline.backbones.device import resolve_device, resolve_precision
+from pipeline.backbones.engines import Engine, make_engine
+from pipeline.backbones.layer import choose_layers
+from pipeline.backbones.network import Network, layers_of
+from pipeline.spec import EmbeddingSpec, Precision, StoreDtype
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Backbone"]
+
+
+class Backbone:
+    """A frozen network that turns pictures into the vectors of many layers.
+
+    Parameters
+    ----------
+    name : str
+        Its name in caches and models.
+    network : Network
+        The module with its taps and its preprocessing.
+    pooling : str
+        ``"auto"`` or a key of `pipeline.pooling.POOLINGS`.
+
+    Attributes
+    ----------
+    modality : str
+        What it reads: ``"image"``.
+    layers : dict of str to Layer
+        Every tap, bottom to top.
+    preprocess : Preprocessing
+        From picture to input.
+    weights_digest : str
+        Hex digest of the state dict, without the classifier.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pipeline.backbones import load_backbone
+    >>> backbone = load_backbone("timm/test_resnet", weights=None)
+    >>> list(backbone.layers)
+    ['layer1', 'layer2', 'layer3', 'layer4', 'features']
+    >>> backbone.embed(np.zeros((2, 160, 160, 3), np.uint8)).shape
+    (2, 320)
+    """
+
+    modality = "image"
+
+    def __init__(self, name: str, network: Network, pooling: str = "auto") -> None:
+        self.name = name
+        self.network = network
+        self.preprocess = network.preprocess
+        self.pooling, self.layers = layers_of(network, pooling)
+        self._engines: dict[tuple[tuple[str, ...], str, str], Engine] = {}
+
+    def __repr__(self) -> str:
+        height, width = self.preprocess.image_size
+        return f"<Backbone {self.name}: {len(self.layers)} layers, {height} x {width} px>"
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """Hex digest of the state dict: names, dtypes, shapes and values."""
+        return weights_digest(self.network.module)
+
+    def spec(
+        self,
+        *,
+        precision: Precision = "float32",
+        decoder: str = "torchcodec",
+        store_dtype: StoreDtype = "float16",
+    ) -> EmbeddingSpec:
+        """Give everything that changes a number of this backbone's embeddings."""
+        return EmbeddingSpec(
+            backbone=self.name,
+            weights_digest=self.weights_digest,
+            preprocess=self.preprocess,
+            pooling=self.pooling,
+            precision=precision,
+            decoder=decoder,
+            store_dtype=store_dtype,
+            modality=self.modality,
+        )
+
+    def engine(
+        self, layers: Sequence[str] | str = "all", *, device: str = "auto", precision: str = "auto"
+    ) -> Engine:
+        """Prepare the network for these layers on a device; made once, then kept.
+
+        Parameters
+        ----------
+        layers : sequence of str, "auto" or "all"
+            Which taps, packed bottom to top.
+        device : {"auto", "cpu", "cuda", "mps"}
+        precision : {"auto", "float32", "bfloat16", "float16"}
+        """
+        names = choose_layers(self.layers, layers, self.name)
+        device = resolve_device(device)
+        resolved = resolve_precision(precision, device)
+        key = (names, device, resolved)
+        if key not in self._engines:
+            chosen = [self.layers[name] for name in names]
+            self._engines[key] = make_engine(
+                self.network, chosen, device=device, precision=resolved
+            )
+        return self._engines[key]
+
+    def embed(
+        self,
+        batch: NDArray[np.uint8],
+        layers: Sequence[str] | str = "all",
+        *,
+        device: str = "auto",
+        precision: str = "float32",
+    ) -> NDArray[np.float32]:
+        """Embed a batch of prepared pictures.
+
+        Parameters
+        ----------
+        batch : uint8 array of shape (batch, height, width, 3)
+            Resized to ``preprocess.image_size``, RGB.
+
+        Returns
+        -------
+        float32 array of shape (batch, sum of widths)
+            The layers side by side, bottom to top.
+        """
+        return self.engine(layers, device=device, precision=precision).embed(batch)

@@ -1,0 +1,105 @@
+"""Weights from a local file: safetensors, or torch's own format read without running code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.digest import digest_arrays
+from pipeline.errors import BackboneError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["load_weights", "read_state", "weights_digest"]
+
+_SHOWN = 3
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict.
+
+    Parameters
+    ----------
+    path : path
+        A ``.safetensors`` file, or one written by ``torch.save`` that holds tensors only.
+
+    Raises
+    ------
+    BackboneError
+        When the file is missing, is neither, or holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BackboneError(f"no weights file at {path}. Give a .safetensors or .pt file.")
+    try:
+        state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except Exception as error:  # the readers raise whatever their parsers raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise BackboneError(
+            f"{path} cannot be read as weights: {reason}. Accepted: a .safetensors file, or a "
+            "file by torch.save that holds a dict of tensors and nothing else."
+        ) from error
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path)
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    import torch
+
+    state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    for wrapper in _WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not all(
+        isinstance(value, torch.Tensor) for value in state.values()
+    ):
+        raise TypeError("it holds no dict of tensors")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def load_weights(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Fill a headless network by name; a classifier in the file is left out.
+
+    Raises
+    ------
+    BackboneError
+        When tensors are missing or have another shape.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in state]
+    if missing:
+        found = sum(name in state for name in own)
+        raise BackboneError(
+            f"{origin} lacks {len(missing)} of the {len(own)} tensors of this architecture "
+            f"({', '.join(missing[:_SHOWN])}, ...); {found} fit. "
+            "Name the architecture the file was made for."
+        )
+    odd = [name for name in own if own[name].shape != state[name].shape]
+    if odd:
+        raise BackboneError(
+            f"{origin} has another shape for {len(odd)} tensors: {odd[0]} is "
+            f"{tuple(state[odd[0]].shape)} there and {tuple(own[odd[0]].shape)} here. "
+            "Name the architecture the file was made for."
+        )
+    module.load_state_dict({name: state[name] for name in own})
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Hex digest of a network's state dict: names, dtypes, shapes and values."""
+    import torch
+
+    arrays = {}
+    for name, tensor in module.state_dict().items():
+        plain = tensor.detach().cpu()
+        if plain.dtype is torch.bfloat16:  # numpy has no bfloat16: the bits say the same
+            plain = plain.view(torch.uint16)
+        arrays[name] = plain.numpy()
+    return digest_arrays(arrays).hex()

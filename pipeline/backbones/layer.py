@@ -1,0 +1,122 @@
+"""Layer: one tap of a backbone, and the choice of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.errors import UnknownNameError
+from pipeline.pooling import pooled_width
+
+__all__ = ["Axes", "Layer", "choose_layers", "full_name", "layers_of_tap"]
+
+Axes = Literal["BCHW", "BHWC", "BTD", "BD"]
+
+_AUTO_WIDTH = 4096
+_AUTO_TAPS = 4
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One tap of a backbone as it is cached.
+
+    Parameters
+    ----------
+    name : str
+        Name within the backbone, without ``/`` and ``,``: ``"blocks.3"``, ``"blocks.3.cls"``.
+    width : int
+        Values an input, pooled.
+    axes : {"BCHW", "BHWC", "BTD", "BD"}
+        What the dimensions are before pooling.
+    module : str
+        The module whose output is tapped; layers of one module stand together.
+    pooling : str
+        How the tap becomes a vector; empty for ``BD``.
+    """
+
+    name: str
+    width: int
+    axes: Axes
+    module: str
+    pooling: str = ""
+
+
+def full_name(backbone: str, tap: str) -> str:
+    """Name of a layer in a cache: the last ``/`` divides backbone and tap."""
+    return f"{backbone}/{tap}"
+
+
+def layers_of_tap(tap: str, module: str, width: int, axes: Axes, pooling: str) -> dict[str, Layer]:
+    """Layers of one tap: the poolings of a map or of tokens, or the vector as it is.
+
+    Tokens give one layer for each pooling, named ``TAP.POOLING``; a map keeps the tap's name.
+
+    Examples
+    --------
+    >>> list(layers_of_tap("blocks.0", "blocks.0", 384, "BTD", "cls,mean"))
+    ['blocks.0.cls', 'blocks.0.mean']
+    """
+    if axes == "BD":
+        return {tap: Layer(tap, width, axes, module)}
+    layers = {}
+    for name in pooling.split(","):
+        if name == "cls" and axes != "BTD":
+            continue
+        layer = f"{tap}.{name}" if axes == "BTD" else tap
+        layers[layer] = Layer(layer, pooled_width(width, name), axes, module, name)
+    return layers
+
+
+def choose_layers(
+    layers: Mapping[str, Layer], request: str | Sequence[str], backbone: str = ""
+) -> tuple[str, ...]:
+    """Resolve ``"auto"``, ``"all"`` or names into taps, bottom to top.
+
+    ``auto`` takes every tap while their widths add up to at most 4,096; else the taps of
+    four evenly spaced modules and of the last.
+
+    Parameters
+    ----------
+    layers : mapping of str to Layer
+        All taps of a backbone, bottom to top.
+    request : str or sequence of str
+        ``"auto"``, ``"all"``, names joined by ``,`` or a sequence of names; a name may
+        be written with its backbone (``efficientnet_lite0/blocks.3``).
+    backbone : str
+        Name of the backbone, taken off the requested names.
+
+    Raises
+    ------
+    UnknownNameError
+        For a name that is no tap.
+
+    Examples
+    --------
+    >>> taps = {n: Layer(n, 1500, "BCHW", n, "mean") for n in ("s1", "s2", "s3", "s4", "s5", "s6")}
+    >>> choose_layers(taps, "auto")
+    ('s1', 's2', 's4', 's5', 's6')
+    >>> choose_layers(taps, "s3,s1")
+    ('s1', 's3')
+    """
+    if request == "all":
+        return tuple(layers)
+    if request == "auto":
+        return _auto(layers)
+    names = request.split(",") if isinstance(request, str) else list(request)
+    wanted = {name.strip().removeprefix(f"{backbone}/") for name in names}
+    for name in sorted(wanted - set(layers)):
+        raise UnknownNameError("layer", name, list(layers))
+    return tuple(name for name in layers if name in wanted)
+
+
+def _auto(layers: Mapping[str, Layer]) -> tuple[str, ...]:
+    if sum(layer.width for layer in layers.values()) <= _AUTO_WIDTH:
+        return tuple(layers)
+    modules = list(dict.fromkeys(layer.module for layer in layers.values()))
+    below = len(modules) - 1
+    spaced = {
+        modules[max(round((step + 1) * below / _AUTO_TAPS) - 1, 0)] for step in range(_AUTO_TAPS)
+    }
+    kept = spaced | {modules[-1]}
+    return tuple(name for name, layer in layers.items() if layer.module in kept)

@@ -1,0 +1,142 @@
+"""Pooling: a tap of a network becomes one vector an input, in float32.
+
+Maps come as ``BCHW`` (batch, channel, height, width), tokens as ``BTD`` (batch, token,
+width), vectors as ``BD``. Tokens are folded back into their square map first, so that
+every pooling is written once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pipeline.errors import OptionError, UnknownNameError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["POOLINGS", "check_pooling", "pool", "pooled_width"]
+
+_GEM_POWER = 3.0
+_GEM_FLOOR = 1e-6
+
+
+def _mean(maps: Tensor) -> Tensor:
+    return maps.mean(dim=(2, 3))
+
+
+def _max(maps: Tensor) -> Tensor:
+    return maps.amax(dim=(2, 3))
+
+
+def _mean_max(maps: Tensor) -> Tensor:
+    from torch import cat
+
+    return cat([_mean(maps), _max(maps)], dim=1)
+
+
+def _gem(maps: Tensor) -> Tensor:
+    """Generalised mean with power 3 (Radenovic et al., 2018, arXiv 1711.02512)."""
+    powered = maps.clamp(min=_GEM_FLOOR).pow(_GEM_POWER)
+    return powered.mean(dim=(2, 3)).pow(1.0 / _GEM_POWER)
+
+
+def _grid(side: int) -> Callable[[Tensor], Tensor]:
+    def pool_grid(maps: Tensor) -> Tensor:
+        from torch.nn.functional import adaptive_avg_pool2d
+
+        return adaptive_avg_pool2d(maps, side).flatten(1)
+
+    return pool_grid
+
+
+def _cls(tokens: Tensor) -> Tensor:
+    return tokens[:, 0]
+
+
+POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": _mean,
+    "max": _max,
+    "mean+max": _mean_max,
+    "cls": _cls,
+    "gem": _gem,
+    "grid2": _grid(2),
+    "grid4": _grid(4),
+}
+"""Pooling by name. ``cls`` takes tokens, all others take maps."""
+
+_WIDTH_FACTORS = {"mean+max": 2, "grid2": 4, "grid4": 16}
+
+
+def check_pooling(pooling: str) -> None:
+    """Refuse a pooling that no one knows.
+
+    Raises
+    ------
+    UnknownNameError
+        For any name in ``pooling`` (several are joined by a comma) not in `POOLINGS`.
+    """
+    for name in pooling.split(","):
+        if name not in POOLINGS:
+            raise UnknownNameError("pooling", name, ["auto", *POOLINGS])
+
+
+def pooled_width(width: int, pooling: str) -> int:
+    """Values an input, after pooling a tap of ``width`` channels.
+
+    Examples
+    --------
+    >>> pooled_width(320, "grid2")
+    1280
+    """
+    return width * _WIDTH_FACTORS.get(pooling, 1)
+
+
+def pool(tap: Tensor, axes: str, pooling: str, *, prefix_tokens: int = 0) -> Tensor:
+    """Pool one tap to a vector an input.
+
+    Parameters
+    ----------
+    tap : Tensor
+        Output of a module of the network.
+    axes : {"BCHW", "BHWC", "BTD", "BD"}
+        What the dimensions of ``tap`` are. ``BD`` is a vector already.
+    pooling : str
+        A key of `POOLINGS`.
+    prefix_tokens : int
+        Tokens of ``BTD`` before the first patch (class token, registers).
+
+    Returns
+    -------
+    Tensor of shape (batch, pooled width), float32
+
+    Examples
+    --------
+    >>> import torch
+    >>> pool(torch.ones(2, 5, 3, 3), "BCHW", "grid2").shape
+    torch.Size([2, 20])
+    """
+    values = tap.float()
+    if axes == "BD":
+        return values
+    if pooling == "cls":
+        return _cls(values)
+    return POOLINGS[pooling](_as_maps(values, axes, pooling, prefix_tokens))
+
+
+def _as_maps(values: Tensor, axes: str, pooling: str, prefix_tokens: int) -> Tensor:
+    if axes == "BCHW":
+        return values
+    if axes == "BHWC":
+        return values.permute(0, 3, 1, 2)
+    patches = values[:, prefix_tokens:].transpose(1, 2)
+    side = math.isqrt(patches.shape[2])
+    if side * side == patches.shape[2]:
+        return patches.unflatten(2, (side, side))
+    if pooling.startswith("grid"):
+        raise OptionError(
+            f"pooling {pooling} needs a square map, but this network gives "
+            f"{patches.shape[2]} patches. Use mean, max, mean+max or gem."
+        )
+    return patches.unsqueeze(3)
