@@ -1,0 +1,155 @@
+"""The options of every command, one schema for command line, TOML file and Python.
+
+None means "not given": an existing cache or model answers first, then the backbone's own
+ways, then the ``auto`` of whoever owns the noun.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.errors import OptionError
+from pipeline.spec import Resize, StoreDtype
+
+__all__ = ["EmbedOptions", "OnBadInput", "TrainOptions", "parse_batch_size", "parse_target_kinds"]
+
+OnBadInput = Literal["skip", "fail"]
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """Options of stage 1.
+
+    Parameters
+    ----------
+    backbone
+        The frozen network: a bundled name, timm/<model> or torchvision/<model>.
+        [default: the cache's, else efficientnet_lite0]
+    layers
+        Which layers to store: auto, all, or names joined by commas.
+        [default: the cache's, else auto]
+    pooling
+        How a map becomes a vector: auto, mean, max, mean+max, cls, gem, grid2 or grid4.
+        [default: the cache's, else auto]
+    image_size
+        Pixels a side that the network sees. [default: the cache's, else the network's own]
+    resize
+        crop keeps the centre, squash ignores the aspect ratio, pad keeps all of the picture.
+        [default: the cache's, else the network's own]
+    batch_size
+        Pictures in one forward pass: auto, or a number.
+    device
+        auto, cpu, cuda, cuda:N or mps.
+    precision
+        Arithmetic of the network: auto, float32, bfloat16 or float16.
+        [default: the cache's, else auto]
+    store_dtype
+        Type of the stored values. [default: the cache's, else float16]
+    weights
+        A .safetensors or .pt file for the architecture that --backbone names.
+    on_bad_input
+        skip lists unreadable files and goes on; fail names them all and stops.
+    prune
+        Drop the rows of inputs that are gone, also when they are more than a tenth.
+    """
+
+    backbone: str | None = None
+    layers: str | None = None
+    pooling: str | None = None
+    image_size: int | None = None
+    resize: Resize | None = None
+    batch_size: str = "auto"
+    device: str = "auto"
+    precision: str | None = None
+    store_dtype: StoreDtype | None = None
+    weights: Path | None = None
+    on_bad_input: OnBadInput = "skip"
+    prune: bool = False
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of stage 2.
+
+    Parameters
+    ----------
+    target
+        The column to predict. [default: the one called label, or the only one]
+    target_kind
+        Overrules what a column is taken for: NAME=class, NAME=multilabel or NAME=number.
+    layers
+        Which cached layers to use: auto, all, or names joined by commas. [default: all]
+    fusion
+        How layers become one matrix: auto, last, single:LAYER, average, weighted or concat.
+    head
+        What predicts: auto, logistic, ridge, svm, knn, lda, forest, boosting, mlp or linear.
+    class_weight
+        balanced weighs rare classes up.
+    test_fraction
+        Share of the rows held out for the figures; 0 holds none out.
+    split_column
+        A column that says train, val or test for each row, instead of a random split.
+    group
+        A column whose equal values never stand on both sides of a split.
+    refit
+        Fit the winner on all rows after the held-out figures are taken.
+    seed
+        Seed of every random choice.
+    """
+
+    target: str | None = None
+    target_kind: tuple[str, ...] = ()
+    layers: str | None = None
+    fusion: str = "auto"
+    head: str = "auto"
+    class_weight: Literal["none", "balanced"] = "none"
+    test_fraction: float = 0.2
+    split_column: str | None = None
+    group: str | None = None
+    refit: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.test_fraction < 1:
+            raise OptionError(
+                f"test fraction is {self.test_fraction}, but must be at least 0 and below 1. "
+                "0.2 holds a fifth of the rows out."
+            )
+
+
+def parse_batch_size(batch_size: str | int) -> int | None:
+    """Read ``auto`` (None) or a positive whole number.
+
+    Examples
+    --------
+    >>> parse_batch_size("auto"), parse_batch_size("16")
+    (None, 16)
+    """
+    if batch_size == "auto":
+        return None
+    if str(batch_size).isascii() and str(batch_size).isdigit() and int(batch_size) > 0:
+        return int(batch_size)
+    raise OptionError(
+        f"batch size is {batch_size!r}, but must be auto or a whole number above 0, like 16."
+    )
+
+
+def parse_target_kinds(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Read ``NAME=KIND`` pairs.
+
+    Examples
+    --------
+    >>> parse_target_kinds(("age=number",))
+    {'age': 'number'}
+    """
+    kinds = {}
+    for pair in pairs:
+        name, equals, kind = pair.rpartition("=")
+        if not equals or not name:
+            raise OptionError(
+                f"target kind is {pair!r}, but must be NAME=class, NAME=multilabel or NAME=number."
+            )
+        kinds[name] = kind
+    return kinds

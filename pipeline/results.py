@@ -1,0 +1,240 @@
+"""Figures of a trained head, measured on rows that it has never seen.
+
+One shape whatever the number of targets; what does not apply to a kind is absent, what
+could not be measured is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "Candidate",
+    "TargetResults",
+    "calibration_error",
+    "class_figures",
+    "headline",
+    "interval",
+    "multilabel_figures",
+    "number_figures",
+]
+
+_BINS = 15
+_TINY = 1e-15
+
+CLASS_FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "majority", "log_loss", "ece")
+NUMBER_FIGURES = ("r2", "mae")
+MULTILABEL_FIGURES = ("macro_f1", "micro_f1")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One fusion and head that was compared, scored without the held-out rows.
+
+    Parameters
+    ----------
+    fusion, head : str
+    layers : tuple of str
+    by : {"cv", "loo"}
+        How the score was taken.
+    score : dict of str to float
+        ``accuracy``, ``log_loss`` and ``log_loss_se``, or ``r2``, ``mse`` and ``mse_se``.
+    seconds : float
+    """
+
+    fusion: str
+    head: str
+    layers: tuple[str, ...]
+    by: str
+    score: Mapping[str, float]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the entry of ``fusions`` in the JSON output."""
+        own = {"fusion": self.fusion, "head": self.head, "layers": list(self.layers), "by": self.by}
+        return own | dict(self.score) | {"seconds": round(self.seconds, 3)}
+
+
+@dataclass(frozen=True)
+class TargetResults:
+    """What is known of one target's head.
+
+    Parameters
+    ----------
+    kind : {"class", "multilabel", "number"}
+    figures : dict of str to float or None
+        Held-out figures; None without held-out rows.
+    n_train, n_test : int
+        Rows that were fitted and held out.
+    layers : tuple of str
+    fusion, head : str
+    fusions : tuple of Candidate
+        Everything that was compared, best first.
+    """
+
+    kind: str
+    figures: Mapping[str, float | None]
+    n_train: int
+    n_test: int
+    layers: tuple[str, ...]
+    fusion: str
+    head: str
+    fusions: tuple[Candidate, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the target's entry in the JSON output."""
+        rest = {
+            "n_train": self.n_train,
+            "n_test": self.n_test,
+            "layers": list(self.layers),
+            "fusion": self.fusion,
+            "head": self.head,
+            "fusions": [candidate.to_json() for candidate in self.fusions],
+        }
+        return {"kind": self.kind} | dict(self.figures) | rest
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TargetResults:
+        """Read what `to_json` wrote."""
+        names = set(CLASS_FIGURES + NUMBER_FIGURES + MULTILABEL_FIGURES) & set(value)
+        return cls(
+            kind=value["kind"],
+            figures={name: value[name] for name in value if name in names},
+            n_train=value["n_train"],
+            n_test=value["n_test"],
+            layers=tuple(value["layers"]),
+            fusion=value["fusion"],
+            head=value["head"],
+            fusions=tuple(_candidate(entry) for entry in value["fusions"]),
+        )
+
+
+def _candidate(value: Mapping[str, Any]) -> Candidate:
+    own = {name: value[name] for name in ("fusion", "head", "by", "seconds")}
+    score = {name: item for name, item in value.items() if name not in own and name != "layers"}
+    return Candidate(**own, layers=tuple(value["layers"]), score=score)
+
+
+def class_figures(
+    y_true: Sequence[Any],
+    y_pred: Sequence[Any],
+    proba: NDArray[np.floating],
+    classes: Sequence[Any],
+) -> dict[str, float]:
+    """Figures of a class target.
+
+    Parameters
+    ----------
+    y_true, y_pred : sequences of labels
+    proba : array of shape (n_samples, n_classes)
+    classes : sequence of labels
+        The order of the columns of ``proba``.
+
+    Returns
+    -------
+    dict
+        ``majority`` is the accuracy of always saying the commonest class of ``y_true``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> figures = class_figures(["a", "b"], ["a", "b"], np.array([[0.9, 0.1], [0.2, 0.8]]), "ab")
+    >>> figures["accuracy"], round(figures["log_loss"], 4), round(figures["ece"], 2)
+    (1.0, 0.1643, 0.15)
+    """
+    import numpy as np
+    from sklearn.metrics import accuracy_score, f1_score, recall_score
+
+    position = {label: index for index, label in enumerate(classes)}
+    truth = np.array([position.get(label, -1) for label in y_true])
+    chosen = np.array([position[label] for label in y_pred])
+    present = np.unique(truth)
+    own = np.where(truth >= 0, proba[np.arange(len(truth)), truth], 0.0)
+    return {
+        "accuracy": float(accuracy_score(truth, chosen)),
+        "balanced_accuracy": float(
+            recall_score(truth, chosen, labels=present, average="macro", zero_division=0.0)
+        ),
+        "macro_f1": float(
+            f1_score(truth, chosen, labels=present, average="macro", zero_division=0.0)
+        ),
+        "majority": float(np.unique(truth, return_counts=True)[1].max() / len(truth)),
+        "log_loss": float(-np.log(np.clip(own, _TINY, 1.0)).mean()),
+        "ece": calibration_error(proba.max(axis=1), truth == proba.argmax(axis=1)),
+    }
+
+
+def calibration_error(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> float:
+    """Measure the expected calibration error over 15 equal bins of the top probability.
+
+    Guo et al. (2017), arXiv 1706.04599.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> calibration_error(np.array([0.75, 0.75]), np.array([True, False]))
+    0.25
+    """
+    import numpy as np
+
+    edges = np.linspace(0.0, 1.0, _BINS + 1)
+    which = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, _BINS - 1)
+    gap = np.bincount(which, confidence - right, minlength=_BINS)
+    return float(np.abs(gap).sum() / len(confidence))
+
+
+def number_figures(y_true: NDArray[np.floating], y_pred: NDArray[np.floating]) -> dict[str, float]:
+    """Figures of a number target: R squared and mean absolute error.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> number_figures(np.array([1.0, 3.0]), np.array([1.0, 2.0]))
+    {'r2': 0.5, 'mae': 0.5}
+    """
+    from sklearn.metrics import mean_absolute_error, r2_score
+
+    r2 = float(r2_score(y_true, y_pred)) if len(y_true) > 1 else math.nan
+    return {"r2": r2, "mae": float(mean_absolute_error(y_true, y_pred))}
+
+
+def multilabel_figures(y_true: NDArray[np.int_], y_pred: NDArray[np.int_]) -> dict[str, float]:
+    """Figures of a multi-label target, from 0/1 indicators ``(n_samples, n_labels)``."""
+    from sklearn.metrics import f1_score
+
+    return {
+        "macro_f1": float(f1_score(y_true, y_pred, average="macro", zero_division=0.0)),
+        "micro_f1": float(f1_score(y_true, y_pred, average="micro", zero_division=0.0)),
+    }
+
+
+def headline(kind: str) -> str:
+    """Name the one figure of a kind that is shown first."""
+    return {"class": "accuracy", "number": "r2", "multilabel": "macro_f1"}[kind]
+
+
+def interval(share: float, n: int) -> tuple[float, float]:
+    """95 % interval of a share of ``n`` rows (Wilson, 1927).
+
+    Examples
+    --------
+    >>> [round(side, 3) for side in interval(0.9, 100)]
+    [0.826, 0.945]
+    """
+    z = 1.959964
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def results_json(results: Mapping[str, TargetResults], seconds: float) -> dict[str, Any]:
+    """Give the JSON of ``train``, ``run`` and ``evaluate``: one shape for any targets."""
+    targets = {name: found.to_json() for name, found in results.items()}
+    return {"targets": targets, "seconds": round(seconds, 3)}
