@@ -1,0 +1,48 @@
+"""The cache: embeddings of many layers in one HDF5 file that is absent or whole.
+
+::
+
+    parts.py     finished batches beside the cache, written durably
+    merge.py     parts + old cache -> new cache, by one rename
+    store.py     EmbeddingStore: an open cache, read as one matrix
+    foreign.py   vectors that were computed elsewhere
+    lock.py      one writer at a time
+    seal.py      damage is found before HDF5 sees a byte
+    layout.py    where everything stands in the file (the only h5py import)
+    writing.py   one finished cache, streamed
+    blocks.py    a checksum for every 4,096 rows
+    contents.py  what a cache says about its rows
+    disk.py      durable writing, with its failures in our words
+"""
+
+from pipeline.cache.contents import (
+    FORMAT_VERSION,
+    INPUT,
+    Column,
+    Contents,
+    Failure,
+    digests_of,
+)
+from pipeline.cache.lock import CacheLock
+from pipeline.cache.merge import merge
+from pipeline.cache.parts import FoundParts, Part, PartFolder
+from pipeline.cache.seal import check_seal
+from pipeline.cache.store import EmbeddingStore
+from pipeline.cache.writing import write_cache
+
+__all__ = [
+    "FORMAT_VERSION",
+    "INPUT",
+    "CacheLock",
+    "Column",
+    "Contents",
+    "EmbeddingStore",
+    "Failure",
+    "FoundParts",
+    "Part",
+    "PartFolder",
+    "check_seal",
+    "digests_of",
+    "merge",
+    "write_cache",
+]

@@ -1,0 +1,290 @@
+"""Layout: where everything stands in the HDF5 file. The only file that imports h5py.
+
+HDF5 is asked for the structure and the small datasets. The layers and their checksums are
+contiguous and unfiltered, so they are written and read as plain bytes at their offsets.
+
+A file may come from a stranger, so before a dataset is touched every link on the way must
+be a hard link, and the dataset must be of a known place and type, without external
+storage, virtual parts or filters, and no larger than the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote, unquote
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cache.blocks import n_blocks
+from pipeline.cache.contents import (
+    FORMAT_VERSION,
+    INPUT,
+    Column,
+    Contents,
+    Failure,
+    dtype_of,
+)
+from pipeline.cache.seal import Extent, user_block_size
+from pipeline.errors import CacheDamagedError, CacheError
+from pipeline.spec import EmbeddingSpec
+
+__all__ = ["Layout", "create_layout", "read_layout"]
+
+_TEXT = h5py.string_dtype()
+_FAILURE = np.dtype([("id", _TEXT), ("reason", _TEXT), *((n, INPUT[n]) for n in INPUT.names or ())])
+_ERRORS = "surrogateescape"
+"""File names of Linux need not be UTF-8."""
+_MISREADINGS = (OSError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError)
+_DEEPEST, _MOST = 16, 10_000
+_STEERED = ("layers", "checksums", "targets")
+_SINGLE = ("ids", "inputs", "failed")
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A file's structure.
+
+    Parameters
+    ----------
+    contents : Contents
+        Everything but the vectors.
+    extents : dict of str to (int, int)
+        Offset and size in bytes of every layer.
+    checksum_extents : dict of str to (int, int)
+        The same of every layer's checksums.
+    """
+
+    contents: Contents
+    extents: dict[str, Extent]
+    checksum_extents: dict[str, Extent]
+
+
+def create_layout(path: Path, contents: Contents) -> Layout:
+    """Write a file with room for the vectors and their checksums, and say where it is."""
+    n_rows = len(contents.ids)
+    with h5py.File(
+        path,
+        "w",
+        libver=("v108", "v110"),
+        userblock_size=user_block_size(len(contents.layers)),
+        alignment_threshold=4096,
+        alignment_interval=64,
+    ) as file:
+        _write_attributes(file, contents)
+        extents, checksums = {}, {}
+        for layer, width in contents.layers.items():
+            dtype = dtype_of(layer, contents.specs)
+            extents[layer] = _reserve(file, f"layers/{layer}", (n_rows, width), dtype)
+            blocks = (n_blocks(n_rows),)
+            checksums[layer] = _reserve(file, f"checksums/{layer}", blocks, np.dtype("<u8"))
+        _write_texts(file, "ids", contents.ids)
+        file.create_dataset("inputs", data=contents.inputs, dtype=INPUT)
+        file.create_dataset("failed", data=_packed(contents.failed), dtype=_FAILURE)
+        file.create_group("targets", track_order=True)  # the order of the table
+        for name, column in contents.targets.items():
+            _write_column(file, name, column)
+    return Layout(contents, extents, checksums)
+
+
+def read_layout(file: BinaryIO) -> Layout:
+    """Read the structure of a file whose seal has been checked.
+
+    Raises
+    ------
+    CacheDamagedError
+        When the structure is not one that we write.
+    """
+    try:
+        with h5py.File(file, "r") as root:
+            return _read(root, os.fstat(file.fileno()).st_size)
+    except CacheError as error:
+        raise CacheDamagedError(f"{file.name} is not to be trusted: {error}") from None
+    except _MISREADINGS as error:
+        raise CacheDamagedError(
+            f"{file.name} is not laid out as a cache of ours ({error}). Embed into another file."
+        ) from None
+
+
+def _write_attributes(file: h5py.File, contents: Contents) -> None:
+    specs = {name: spec.to_json() for name, spec in contents.specs.items()}
+    file.attrs["format_version"] = FORMAT_VERSION
+    file.attrs["layers"] = json.dumps(list(contents.layers))
+    file.attrs["specs"] = json.dumps(specs)
+    file.attrs["created"] = contents.created
+    file.attrs["library_versions"] = json.dumps(contents.library_versions)
+
+
+def _reserve(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Extent:
+    """Make a contiguous dataset whose bytes are allocated but not written."""
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_layout(h5py.h5d.CONTIGUOUS)
+    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plan.set_obj_track_times(False)  # the same contents give the same bytes
+    group, _, last = name.rpartition("/")
+    dataset = h5py.h5d.create(
+        file.require_group(group).id,
+        last.encode(),
+        h5py.h5t.py_create(dtype),
+        h5py.h5s.create_simple(shape),
+        plan,
+    )
+    return dataset.get_offset() or 0, int(np.prod(shape)) * dtype.itemsize
+
+
+def _write_texts(group: h5py.Group, name: str, texts: Any) -> h5py.Dataset:
+    encoded = np.empty(len(texts), dtype=object)
+    encoded[:] = [_encoded(text) for text in texts]
+    return group.create_dataset(name, data=encoded, dtype=_TEXT)
+
+
+def _write_column(file: h5py.File, name: str, column: Column) -> None:
+    group, escaped = file["targets"], _escaped(name)
+    if column.values.dtype == np.float64:
+        dataset = group.create_dataset(escaped, data=column.values, dtype="<f8")
+    else:
+        dataset = _write_texts(group, escaped, column.values)
+    dataset.attrs["kind"] = column.kind
+
+
+def _packed(failed: tuple[Failure, ...]) -> NDArray[np.void]:
+    records = np.zeros(len(failed), dtype=_FAILURE)
+    for record, failure in zip(records, failed, strict=True):
+        record["id"], record["reason"] = _encoded(failure.id), _encoded(failure.reason)
+        record["digest"] = np.frombuffer(failure.digest, np.uint8)
+        record["size"], record["mtime_ns"] = failure.size, failure.mtime_ns
+    return records
+
+
+def _read(root: h5py.File, file_size: int) -> Layout:
+    datasets = dict(_datasets(root, file_size))
+    specs = {
+        name: EmbeddingSpec.from_json(value)
+        for name, value in json.loads(root.attrs["specs"]).items()
+    }
+    layers, extents, checksums = {}, {}, {}
+    ids = tuple(_texts(datasets.pop("ids")))
+    for layer in json.loads(root.attrs["layers"]):
+        values, sums = datasets.pop(f"layers/{layer}"), datasets.pop(f"checksums/{layer}")
+        layers[layer] = int(values.shape[1])
+        extents[layer] = _extent(values, (len(ids), layers[layer]), dtype_of(layer, specs))
+        checksums[layer] = _extent(sums, (n_blocks(len(ids)),), np.dtype("<u8"))
+    contents = Contents(
+        ids=ids,
+        layers=layers,
+        specs=specs,
+        inputs=_records(datasets.pop("inputs"), INPUT),
+        failed=tuple(map(_failure, _records(datasets.pop("failed"), _FAILURE))),
+        targets=dict(_columns(root, datasets)),
+        created=str(root.attrs["created"]),
+        library_versions=dict(json.loads(root.attrs["library_versions"])),
+    )
+    if datasets:
+        raise CacheError(f"it holds things that we do not write: {', '.join(sorted(datasets))}.")
+    return Layout(contents, extents, checksums)
+
+
+def _datasets(root: h5py.File, file_size: int) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Walk over hard links only, and give every dataset that is safe to touch."""
+    pending, count = [("", root)], 0
+    while pending:
+        path, group = pending.pop()
+        for name in group:
+            count += 1
+            inner = f"{path}/{name}" if path else name
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise CacheError(f"{inner} is a link to elsewhere, which we never write.")
+            if count > _MOST or inner.count("/") > _DEEPEST:
+                raise CacheError("it holds more groups or deeper ones than a cache has.")
+            found = group[name]
+            if isinstance(found, h5py.Dataset):
+                _check_storage(inner, found, file_size)
+                yield inner, found
+            elif isinstance(found, h5py.Group) and inner.split("/")[0] in _STEERED:
+                pending.append((inner, found))
+            else:
+                raise CacheError(f"{inner} is nothing that we write.")
+
+
+def _check_storage(name: str, dataset: h5py.Dataset, file_size: int) -> None:
+    if name.split("/")[0] not in (*_STEERED, *_SINGLE):
+        raise CacheError(f"{name} is nothing that we write.")
+    plan = dataset.id.get_create_plist()
+    if dataset.is_virtual or dataset.external or plan.get_nfilters():
+        raise CacheError(f"{name} is stored outside the file, virtually or through a filter.")
+    if plan.get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT):
+        raise CacheError(f"{name} is stored in chunks, not contiguous.")
+    if dataset.size is None or dataset.size * dataset.id.get_type().get_size() > file_size:
+        raise CacheError(f"{name} claims to be larger than the file.")
+
+
+def _extent(dataset: h5py.Dataset, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Extent:
+    if dataset.shape != shape or dataset.dtype != dtype:
+        raise CacheError(
+            f"{dataset.name} is {dataset.dtype} of shape {dataset.shape}, not {dtype} of {shape}."
+        )
+    return dataset.id.get_offset() or 0, int(np.prod(shape)) * dtype.itemsize
+
+
+def _records(dataset: h5py.Dataset, dtype: np.dtype[Any]) -> NDArray[np.void]:
+    if dataset.dtype != dtype or dataset.ndim != 1:
+        raise CacheError(f"{dataset.name} is {dataset.dtype}, not {dtype}.")
+    records: NDArray[np.void] = dataset[()]
+    return records
+
+
+def _texts(dataset: h5py.Dataset) -> list[str]:
+    if h5py.check_string_dtype(dataset.dtype) is None or dataset.ndim != 1:
+        raise CacheError(f"{dataset.name} is {dataset.dtype}, not text.")
+    return [_decoded(text) for text in dataset[()]]
+
+
+def _text_array(dataset: h5py.Dataset) -> NDArray[np.object_]:
+    texts = _texts(dataset)
+    array = np.empty(len(texts), dtype=object)
+    array[:] = texts
+    return array
+
+
+def _columns(root: h5py.File, datasets: dict[str, h5py.Dataset]) -> Iterator[tuple[str, Column]]:
+    for name in [name for name in datasets if name.startswith("targets/")]:
+        dataset = datasets.pop(name)
+        kind = str(dataset.attrs["kind"])
+        is_number = dataset.dtype == np.dtype("<f8")
+        values = _records(dataset, dataset.dtype) if is_number else _text_array(dataset)
+        yield unquote(name.removeprefix("targets/"), errors=_ERRORS), Column(kind, values)
+
+
+def _failure(record: Any) -> Failure:
+    return Failure(
+        id=_decoded(record["id"]),
+        reason=_decoded(record["reason"]),
+        digest=record["digest"].tobytes(),
+        size=int(record["size"]),
+        mtime_ns=int(record["mtime_ns"]),
+    )
+
+
+def _encoded(text: str) -> bytes:
+    if "\0" in text:
+        raise CacheError(
+            f"{text!r} holds a NUL character, which HDF5 cannot keep. Remove it from the table."
+        )
+    return text.encode(errors=_ERRORS)
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode(errors=_ERRORS)
+
+
+def _escaped(name: str) -> str:
+    """Escape a target's name: ``/`` divides groups in HDF5, and ``.`` is the group itself."""
+    escaped = quote(name, safe="", errors=_ERRORS)
+    return escaped if escaped.strip(".") else escaped.replace(".", "%2E")
