@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.catalog import BACKBONES
 from pipeline.backbones.device import resolve_device, resolve_precision
+from pipeline.backbones.engines import Engine, EngineMemoryError
 from pipeline.backbones.layer import Layer, choose_layers, full_name
 from pipeline.backbones.loading import (
     Description,
@@ -33,6 +34,8 @@ __all__ = [
     "BACKBONES",
     "Backbone",
     "Description",
+    "Engine",
+    "EngineMemoryError",
     "Layer",
     "choose_layers",
     "describe",

@@ -118,6 +118,8 @@ class Contents:
         Columns of n values.
     failed : tuple of Failure
         The inputs without a row.
+    weights : dict of str to str
+        Where the weights of a backbone came from; absent where its name says it.
     created : str
         Time of writing, ISO 8601, UTC.
     library_versions : dict of str to str
@@ -135,6 +137,7 @@ class Contents:
     inputs: NDArray[np.void]
     targets: dict[str, Column] = field(default_factory=dict)
     failed: tuple[Failure, ...] = ()
+    weights: dict[str, str] = field(default_factory=dict)
     created: str = field(default_factory=lambda: _now())
     library_versions: dict[str, str] = field(default_factory=lambda: _library_versions())
 

@@ -117,6 +117,7 @@ def _write_attributes(file: h5py.File, contents: Contents) -> None:
     file.attrs["format_version"] = FORMAT_VERSION
     file.attrs["layers"] = json.dumps(list(contents.layers))
     file.attrs["specs"] = json.dumps(specs)
+    file.attrs["weights"] = json.dumps(contents.weights)
     file.attrs["created"] = contents.created
     file.attrs["library_versions"] = json.dumps(contents.library_versions)
 
@@ -183,6 +184,7 @@ def _read(root: h5py.File, file_size: int) -> Layout:
         inputs=_records(datasets.pop("inputs"), INPUT),
         failed=tuple(map(_failure, _records(datasets.pop("failed"), _FAILURE))),
         targets=dict(_columns(root, datasets)),
+        weights=dict(json.loads(root.attrs.get("weights", "{}"))),
         created=str(root.attrs["created"]),
         library_versions=dict(json.loads(root.attrs["library_versions"])),
     )

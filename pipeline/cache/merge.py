@@ -46,6 +46,8 @@ def merge(
     parts: Sequence[Part] = (),
     old: EmbeddingStore | None = None,
     targets: Mapping[str, Column] | None = None,
+    failed: Iterable[Failure] = (),
+    weights: Mapping[str, str] | None = None,
 ) -> None:
     """Write the finished cache, and remove the parts. The caller holds the lock.
 
@@ -69,6 +71,10 @@ def merge(
         The finished cache so far.
     targets : mapping of str to Column, optional
         Columns in the order of ``ids``.
+    failed : iterable of Failure
+        Inputs that nobody tried to read; they are not among ``ids``.
+    weights : mapping of str to str, optional
+        Where the weights of a backbone came from, unless its name says it.
 
     Raises
     ------
@@ -93,7 +99,8 @@ def merge(
         specs={backbone: specs[backbone] for backbone in dict.fromkeys(map(backbone_of, layers))},
         inputs=inputs[[places[id] for id in kept]],
         targets={name: column.take(rows) for name, column in (targets or {}).items()},
-        failed=tuple(ledger[id] for id in ids if id in ledger),
+        failed=(*(ledger[id] for id in ids if id in ledger), *failed),
+        weights=dict(weights or {}),
     )
     sources = _sources(contents, parts, old)
 

@@ -144,7 +144,7 @@ class EmbeddingStore:
 
     @classmethod
     def _mapped(cls, path: Path, file: BinaryIO) -> Self:
-        from pipeline.cache.layout import read_layout
+        from pipeline.cache.layout import read_layout  # loads h5py
 
         sealed = check_seal(file).extents
         layout = read_layout(file)
@@ -190,6 +190,11 @@ class EmbeddingStore:
     def inputs(self) -> NDArray[np.void]:
         """What every row was made of: ``digest``, ``size``, ``mtime_ns``."""
         return self._contents.inputs
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Where the weights of a backbone came from; absent where its name says it."""
+        return dict(self._contents.weights)
 
     @property
     def created(self) -> str:

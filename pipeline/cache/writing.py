@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from pipeline.cache.blocks import BLOCK_ROWS, block_checksum, n_blocks
 from pipeline.cache.contents import Contents, dtype_of
 from pipeline.cache.disk import write_whole
-from pipeline.cache.layout import Layout, create_layout
 from pipeline.cache.seal import seal, user_block_size
 from pipeline.durable import remove_temporaries
+
+if TYPE_CHECKING:
+    from pipeline.cache.layout import Layout
 
 __all__ = ["write_cache"]
 
@@ -39,6 +41,8 @@ def write_cache(path: Path, contents: Contents, values: Values) -> None:
     CacheError
         When the disk is full or the folder cannot be written.
     """
+    from pipeline.cache.layout import create_layout  # loads h5py
+
     remove_temporaries(path)
     with write_whole(path) as temporary:
         layout = create_layout(temporary, contents)

@@ -1,0 +1,56 @@
+"""How the command line speaks: data on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+__all__ = ["printable", "say", "show_json", "show_line", "start_talking"]
+
+
+def start_talking() -> None:
+    """Send the messages of all stages to standard error, as they come."""
+    log = logging.getLogger("pipeline")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Escaped("%(message)s"))
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+class _Escaped(logging.Formatter):
+    """Keeps the names of strangers' files from steering the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def printable(text: str) -> str:
+    """Escape control characters and lone surrogates, keeping newlines.
+
+    Examples
+    --------
+    >>> printable("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def say(message: str) -> None:
+    """Write a message for the user."""
+    print(printable(message), file=sys.stderr)
+
+
+def show_line(line: str) -> None:
+    """Write a line of data."""
+    print(printable(line))
+
+
+def show_json(value: Any) -> None:
+    """Write one JSON object, the only thing on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=True))

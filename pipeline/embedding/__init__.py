@@ -1,0 +1,15 @@
+"""Stage 1: inputs become a finished cache of the embeddings of many layers.
+
+::
+
+    stage.py    embed()
+    job.py      one run: look at what there is, then do it
+    wanted.py   what the cache shall hold: backbones, layers, specs
+    plan.py     which rows are new or changed
+    labels.py   the columns of the source on their way into the cache
+"""
+
+from pipeline.embedding.job import EmbeddingJob, Summary
+from pipeline.embedding.stage import embed
+
+__all__ = ["EmbeddingJob", "Summary", "embed"]

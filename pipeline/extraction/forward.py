@@ -1,0 +1,132 @@
+"""Forward: one backbone at work, from a batch of pictures to the stored values of its layers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.backbones import EngineMemoryError, full_name
+from pipeline.errors import BackboneError
+from pipeline.spec import EmbeddingSpec, Preprocessing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.backbones import Backbone, Engine
+
+__all__ = ["Forward", "forward_of"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Forward:
+    """One backbone at work.
+
+    Parameters
+    ----------
+    engine : Engine
+        Runs the network.
+    spec : EmbeddingSpec
+        What its numbers depend on.
+    layers : dict of str to int
+        Width of every layer in the order in which the engine packs them, by full name.
+    """
+
+    engine: Engine
+    spec: EmbeddingSpec
+    layers: Mapping[str, int]
+    limit: int | None = None
+
+    @property
+    def preprocess(self) -> Preprocessing:
+        """From picture to input."""
+        return self.spec.preprocess
+
+    def run(
+        self, pictures: NDArray[np.uint8], ids: Sequence[str], filled: NDArray[np.bool_]
+    ) -> dict[str, NDArray[np.floating]]:
+        """Embed a batch and give each layer in the spec's store dtype.
+
+        Parameters
+        ----------
+        pictures : uint8 array of shape (batch, height, width, 3)
+        ids : sequence of str
+            Names of the pictures, for errors.
+        filled : bool array of shape (batch,)
+            Which slots hold a picture; the values of the others are meaningless.
+
+        Raises
+        ------
+        BackboneError
+            When a value is not finite or does not fit the store dtype.
+        """
+        packed = self._embed(pictures)
+        self._check(packed, ids, filled)
+        stored, start = {}, 0
+        for layer, width in self.layers.items():
+            values = packed[:, start : start + width]
+            with np.errstate(over="ignore"):  # in empty slots, whose values nobody reads
+                stored[layer] = values.astype(self.spec.store_dtype)
+            start += width
+        return stored
+
+    def _embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the engine; where memory runs out, in smaller batches from then on."""
+        size = self.limit or len(pictures)
+        try:
+            pieces = [
+                self.engine.embed(pictures[start : start + size])
+                for start in range(0, len(pictures), size)
+            ]
+        except EngineMemoryError as error:
+            if size == 1:
+                raise BackboneError(
+                    "the device has no memory for even one picture. Take a smaller backbone or "
+                    "image size, or another device."
+                ) from error
+            self.limit = size // 2
+            _log.warning("memory ran out at %d pictures: going on with %d", size, self.limit)
+            return self._embed(pictures)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _check(
+        self, packed: NDArray[np.float32], ids: Sequence[str], filled: NDArray[np.bool_]
+    ) -> None:
+        most = np.finfo(self.spec.store_dtype).max
+        with np.errstate(invalid="ignore"):
+            sound = np.abs(packed) <= most  # NaN is not
+        if sound[filled].all():
+            return
+        row, column = np.argwhere(~sound & filled[:, None])[0]
+        raise BackboneError(_unsound(ids[row], self._layer_at(column), packed[row, column], most))
+
+    def _layer_at(self, column: int) -> str:
+        ends = np.cumsum(list(self.layers.values()))
+        return list(self.layers)[int(np.searchsorted(ends, column, side="right"))]
+
+
+def _unsound(name: str, layer: str, value: float, most: float) -> str:
+    if np.isfinite(value):
+        return (
+            f"layer {layer} of {name!r} holds {value:.6g}, more than float16 can store "
+            f"({most:.6g}). Store it as float32: --store-dtype float32."
+        )
+    return (
+        f"layer {layer} of {name!r} holds {value}: the network does not give finite numbers for "
+        "this input. Try --precision float32; if it stays, the weights are damaged."
+    )
+
+
+def forward_of(
+    backbone: Backbone, taps: Sequence[str], spec: EmbeddingSpec, *, device: str = "auto"
+) -> Forward:
+    """Put a backbone to work on some of its taps, bottom to top."""
+    chosen = [tap for tap in backbone.layers if tap in set(taps)]
+    engine = backbone.engine(chosen, device=device, precision=spec.precision)
+    layers = {full_name(backbone.name, tap): backbone.layers[tap].width for tap in chosen}
+    return Forward(engine, spec, layers)
