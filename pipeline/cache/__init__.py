@@ -9,6 +9,7 @@
     lock.py      one writer at a time
     seal.py      damage is found before HDF5 sees a byte
     layout.py    where everything stands in the file (the only h5py import)
+    sheet.py     a file in memory, for HDF5 to write to
     writing.py   one finished cache, streamed
     blocks.py    a checksum for every 4,096 rows
     contents.py  what a cache says about its rows

@@ -14,7 +14,6 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
@@ -32,6 +31,7 @@ from pipeline.cache.contents import (
     dtype_of,
 )
 from pipeline.cache.seal import Extent, user_block_size
+from pipeline.cache.sheet import Sheet
 from pipeline.errors import CacheDamagedError, CacheError
 from pipeline.spec import EmbeddingSpec
 
@@ -66,11 +66,18 @@ class Layout:
     checksum_extents: dict[str, Extent]
 
 
-def create_layout(path: Path, contents: Contents) -> Layout:
+def create_layout(file: BinaryIO, contents: Contents) -> Layout:
     """Write a file with room for the vectors and their checksums, and say where it is."""
+    sheet = Sheet()
+    layout = _create(sheet, contents)
+    sheet.copy_to(file)
+    return layout
+
+
+def _create(sheet: Sheet, contents: Contents) -> Layout:
     n_rows = len(contents.ids)
     with h5py.File(
-        path,
+        sheet,
         "w",
         libver=("v108", "v110"),
         userblock_size=user_block_size(len(contents.layers)),

@@ -29,6 +29,7 @@ _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _UNSIGNED = "0" * (2 * DIGEST_SIZE)
 _LONGEST_SEAL = 1 << 20
 _PIECE = 1 << 20
+_OTHERS = " (damage, or another program that opened it for writing)"
 
 Extent = tuple[int, int]
 """Offset and size in bytes."""
@@ -114,13 +115,13 @@ def check_seal(file: BinaryIO) -> Seal:
     found = _read(file)
     size = os.fstat(file.fileno()).st_size
     if size != found.size:
-        what = "is cut short" if size < found.size else "has grown"
+        what = "is cut short" if size < found.size else f"has grown{_OTHERS}"
         raise _damaged(file, f"{what}: it has {size:,} bytes and was written with {found.size:,}")
     if _digest(file, found) != found.digest:
         raise _damaged(
             file,
-            "has changed since it was written: its metadata, ids or targets are not those that "
-            "were sealed (damage, or another program that opened it for writing)",
+            f"has changed since it was written{_OTHERS}: its metadata, ids or targets are not "
+            "those that were sealed",
         )
     return found
 
@@ -147,7 +148,8 @@ def _read(file: BinaryIO) -> Seal:
         found = Seal(version, size, block, extents, str(value["digest"]))
     except (ValueError, KeyError, TypeError, RecursionError):
         raise _damaged(file, "has a seal that cannot be read") from None
-    if not 0 < found.user_block <= _LONGEST_SEAL or any(min(pair) < 0 for pair in extents):
+    inside = all(0 <= start <= start + length <= size for start, length in extents)
+    if not 0 < block <= _LONGEST_SEAL or not inside:
         raise _damaged(file, "has a seal that cannot be read")
     return found
 

@@ -57,11 +57,11 @@ class EmbeddingStore:
         *,
         path: Path | None = None,
         guards: Mapping[str, BlockGuard] | None = None,
-        handles: Sequence[BinaryIO | mmap.mmap] = (),
+        content: mmap.mmap | None = None,
     ) -> None:
         self.path, self._contents = path, contents
-        self._arrays, self._guards, self._handles = dict(arrays), dict(guards or {}), handles
-        self._closed = False
+        self._arrays, self._guards = dict(arrays), dict(guards or {})
+        self._content, self._closed = content, False
 
     @classmethod
     def open(
@@ -88,15 +88,11 @@ class EmbeddingStore:
             When it was made by another spec, naming the fields that differ.
         """
         path = Path(path)
-        file = _opened(path)
-        try:
+        with _opened(path) as file:  # one handle for all: a rename meanwhile changes nothing
             store = cls._mapped(path, file)
-            if expect is not None:
-                expected = [expect] if isinstance(expect, EmbeddingSpec) else expect
-                check_specs(str(path), store.specs, expected)
-        except BaseException:
-            file.close()
-            raise
+        if expect is not None:
+            expected = [expect] if isinstance(expect, EmbeddingSpec) else expect
+            check_specs(str(path), store.specs, expected)
         return store
 
     @classmethod
@@ -159,7 +155,7 @@ class EmbeddingStore:
             arrays[layer] = values.reshape(len(contents.ids), width)
             checksums = _view(content, layout.checksum_extents[layer], np.dtype("<u8"))
             guards[layer] = BlockGuard(arrays[layer], checksums)
-        return cls(contents, arrays, path=path, guards=guards, handles=[content, file])
+        return cls(contents, arrays, path=path, guards=guards, content=content)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -320,9 +316,9 @@ class EmbeddingStore:
     def close(self) -> None:
         """Close the file. What `matrix` gave stays valid: it was a copy."""
         self._arrays, self._guards, self._closed = {}, {}, True
-        for handle in self._handles:
-            with suppress(BufferError):  # a view in a traceback: freed with it
-                handle.close()
+        with suppress(BufferError):  # a view in a traceback: the mapping ends with it
+            if self._content is not None:
+                self._content.close()
 
     def __enter__(self) -> Self:
         return self

@@ -45,8 +45,8 @@ def write_cache(path: Path, contents: Contents, values: Values) -> None:
 
     remove_temporaries(path)
     with write_whole(path) as temporary:
-        layout = create_layout(temporary, contents)
-        with temporary.open("r+b") as file:
+        with temporary.open("wb") as file:
+            layout = create_layout(file, contents)
             checksums = _write_layers(file, layout, values)
             for layer, (offset, _) in layout.checksum_extents.items():
                 file.seek(offset)

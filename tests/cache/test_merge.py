@@ -114,7 +114,7 @@ def test_a_changed_input_takes_its_new_vector(path):
 def test_a_changed_input_never_mixes_with_layers_of_its_old_content(path):
     embed(path, FILES)
     part = write_batch(PartFolder(path), 0, {ids_of(10)[4]: "another content"}, layers=MORE)
-    with pytest.raises(CacheError, match="no vector of layer net/low for 'class/photo 00004.jpg'"):
+    with pytest.raises(CacheError, match="no vector of layer net/low for .*00004"):
         merged(path, FILES, [part], layers={**LAYERS, **MORE})
     assert_holds(path, FILES)
 
