@@ -72,4 +72,5 @@ def test_the_golden_cache_gives_all_it_says_about_its_rows():
         assert [(f.id, f.size, f.mtime_ns) for f in store.failed] == [("dog/broken.jpg", 7, 8)]
         assert store.inputs["size"].tolist() == list(range(1000, 1010))
         assert store.created == "2026-11-24T00:00:00+00:00"
+        assert store.weights == {"timm/test_vit": "random"}
         assert store.damaged() == {}

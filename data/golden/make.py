@@ -61,6 +61,7 @@ def cache_v1() -> None:
         failed=(Failure("dog/broken.jpg", "truncated image", digest_bytes(b"broken"), 7, 8),),
         created="2026-11-24T00:00:00+00:00",
         library_versions={"numpy": "2.4.6", "h5py": "3.16.0"},
+        weights={"timm/test_vit": "random"},
     )
 
     def values(layer: str, window: slice) -> np.ndarray:

@@ -114,7 +114,9 @@ def _with_rows(
     }
     failed = tuple(failure for failure in old.failed if failure.id not in set(ids))
     inputs = np.concatenate([old.inputs, _inputs(new, len(ids))])
-    contents = Contents((*old.ids, *ids), old.layers, old.specs, inputs, targets, failed)
+    contents = Contents(
+        (*old.ids, *ids), old.layers, old.specs, inputs, targets, failed, weights=old.weights
+    )
 
     def joined(layer: str, window: slice) -> NDArray[Any]:
         above = values(layer, slice(window.start, min(window.stop, len(old.ids))))
@@ -132,7 +134,9 @@ def _with_layers(
     new = {layer: _stored(layer, array, specs, old.ids) for layer, array in arrays.items()}
     layers = {**old.layers, **{layer: array.shape[1] for layer, array in new.items()}}
     targets = {**old.targets, **columns}
-    contents = Contents(old.ids, layers, specs, old.inputs, targets, old.failed)
+    contents = Contents(
+        old.ids, layers, specs, old.inputs, targets, old.failed, weights=old.weights
+    )
 
     def chosen(layer: str, window: slice) -> NDArray[Any]:
         return new[layer][window] if layer in new else values(layer, window)

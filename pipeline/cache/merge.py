@@ -51,7 +51,7 @@ def merge(
 ) -> None:
     """Write the finished cache, and remove the parts. The caller holds the lock.
 
-    Memory is bounded by one window of 4,096 rows, plus a few dozen bytes a row.
+    Memory is bounded by one window of 4,096 rows, plus a few hundred bytes a row.
 
     Parameters
     ----------
@@ -60,7 +60,8 @@ def merge(
     ids : sequence of str
         Every input that shall be in the cache, in its final order. An input that failed in
         a part, or in the old cache and was not tried again, goes to the ledger; the others
-        become rows. Old rows that are not named here are dropped.
+        become rows. Old rows that are not named here are dropped, and so are old layers
+        that ``layers`` does not name.
     layers : mapping of str to int
         Width of every layer, bottom to top.
     specs : mapping of str to EmbeddingSpec
@@ -193,15 +194,15 @@ def _old_rows(
 
 
 def _ledger(parts: Sequence[Part], old: EmbeddingStore | None) -> dict[str, Failure]:
-    """Collect the failures: those of the parts, and old ones that were not tried again."""
-    tried = {id for part in parts for id in part.ids}
-    ledger = {f.id: f for f in (old.failed if old is not None else ()) if f.id not in tried}
+    """Collect the failures: the latest word on an id counts."""
+    ledger = {failure.id: failure for failure in (old.failed if old is not None else ())}
     for part in parts:
         digests = digests_of(part.inputs)
-        for row, reason in part.failed.items():
-            size, mtime_ns = int(part.inputs["size"][row]), int(part.inputs["mtime_ns"][row])
-            id = part.ids[row]
-            ledger[id] = Failure(id, reason, digests[row], size, mtime_ns)
+        for row, id in enumerate(part.ids):
+            ledger.pop(id, None)
+            if row in part.failed:
+                size, mtime_ns = int(part.inputs["size"][row]), int(part.inputs["mtime_ns"][row])
+                ledger[id] = Failure(id, part.failed[row], digests[row], size, mtime_ns)
     return ledger
 
 

@@ -97,7 +97,7 @@ class FoundParts(NamedTuple):
     Parameters
     ----------
     sound : list of Part
-        In the order of the plan.
+        In the order of writing: where two hold an id, the newer one stands later.
     dropped : int
         Count of damaged ones, which were removed: their rows must be embedded again.
     """
@@ -226,7 +226,7 @@ class PartFolder:
             )
         if expect is not None:
             self._check(sound, list(expect))
-        return FoundParts(sorted(sound, key=lambda part: part.first_row), dropped)
+        return FoundParts(sorted(sound, key=_written), dropped)
 
     def drop(self, part: Part) -> None:
         """Remove one part, for instance because its inputs have changed since."""
@@ -295,6 +295,10 @@ def _parsed(path: Path, text: bytes) -> Part:
         path=path,
         offset=len(_MAGIC) + 8 + len(text),
     )
+
+
+def _written(part: Part) -> tuple[int, int]:
+    return part.path.stat().st_mtime_ns, part.first_row
 
 
 def _packed_type(layers: Mapping[str, int], specs: Mapping[str, EmbeddingSpec]) -> np.dtype[Any]:

@@ -17,7 +17,7 @@ _PAGE = 1 << 16
 
 
 class Sheet(io.RawIOBase):
-    """A file in memory, whose unwritten pages are zeros and take no room.
+    r"""A file in memory, whose unwritten pages are zeros and take no room.
 
     Examples
     --------
@@ -25,7 +25,7 @@ class Sheet(io.RawIOBase):
     >>> _ = sheet.seek(10**12), sheet.write(b"far away")
     >>> _ = sheet.seek(10**12 - 2)
     >>> sheet.read(5), sheet.seek(0, os.SEEK_END)
-    (b'\\x00\\x00far', 1000000000008)
+    (b'\x00\x00far', 1000000000008)
     """
 
     def __init__(self) -> None:

@@ -19,7 +19,7 @@ from cache_making import (
     write_batch,
 )
 
-from pipeline.cache import Column, EmbeddingStore, PartFolder, merge
+from pipeline.cache import Column, EmbeddingStore, Failure, PartFolder, merge
 from pipeline.errors import CacheDamagedError, CacheError, CacheMismatchError
 
 FILES = {id: f"content of {id}" for id in ids_of(10)}
@@ -114,7 +114,7 @@ def test_a_changed_input_takes_its_new_vector(path):
 def test_a_changed_input_never_mixes_with_layers_of_its_old_content(path):
     embed(path, FILES)
     part = write_batch(PartFolder(path), 0, {ids_of(10)[4]: "another content"}, layers=MORE)
-    with pytest.raises(CacheError, match="no vector of layer net/low for .*00004"):
+    with pytest.raises(CacheError, match=r"no vector of layer net/low for .*00004"):
         merged(path, FILES, [part], layers={**LAYERS, **MORE})
     assert_holds(path, FILES)
 
@@ -182,6 +182,33 @@ def test_the_ledger_stays_until_the_input_is_tried_again_or_dropped(path):
     assert_holds(path, files)
     with EmbeddingStore.open(path) as store:
         assert store.failed == ()
+
+
+def test_an_input_that_was_mended_between_two_runs_becomes_a_row(path):
+    folder = PartFolder(path)
+    parts = [
+        write_batch(folder, 0, {"a": "broken", "b": "B"}, failed={"a": "truncated"}),
+        write_batch(folder, 0, {"a": "mended", "b": "B"}),
+    ]
+    merge(path, ids=["a", "b"], layers=LAYERS, specs=SPECS, parts=parts)
+    assert_holds(path, {"a": "mended", "b": "B"})
+
+
+def test_what_nobody_tried_to_read_and_where_weights_came_from_are_recorded(path):
+    merge(
+        path,
+        ids=["a"],
+        layers=LAYERS,
+        specs=SPECS,
+        parts=[write_batch(PartFolder(path), 0, {"a": "A"})],
+        failed=[Failure("gone.jpg", "file not found")],
+        weights={"net": "random"},
+    )
+    with EmbeddingStore.open(path) as store:
+        assert store.failed == (Failure("gone.jpg", "file not found"),)
+        assert store.weights == {"net": "random"}
+        store.append({"net/low": np.ones((1, 5)), "net/high": np.ones((1, 3))}, ["b"])
+        assert store.weights == {"net": "random"}
 
 
 def test_an_input_that_fails_now_loses_its_row(path):

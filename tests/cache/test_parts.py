@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
-from cache_making import LAYERS, SPECS, inputs_of, vectors, write_batch
+from cache_making import LAYERS, SPECS, assert_holds, inputs_of, vectors, write_batch
 
-from pipeline.cache import PartFolder
+from pipeline.cache import PartFolder, merge
 from pipeline.errors import CacheMismatchError
 
 FILES = {"a.jpg": "A", "é/b\udcff.jpg": "B", "c.jpg": "C", "d.jpg": "D"}
@@ -64,11 +65,22 @@ def test_another_content_of_the_same_rows_goes_to_another_name(folder):
     assert [part.path for part in folder.read().sound] == [new.path]
 
 
-def test_parts_come_in_the_order_of_the_plan(folder):
-    for first_row in (12, 4, 0, 1_000_000_000):
-        write_batch(folder, first_row, FILES)
+def test_parts_come_in_the_order_of_writing_so_that_the_newer_one_counts(folder):
+    for turn, first_row in enumerate((12, 4, 1_000_000_000, 0)):
+        part = write_batch(folder, first_row, FILES)
+        os.utime(part.path, ns=(0, turn // 2))
     found = [part.first_row for part in folder.read().sound]
-    assert found == [0, 4, 12, 1_000_000_000]
+    assert found == [4, 12, 0, 1_000_000_000]
+
+
+def test_of_two_parts_that_hold_an_id_the_newer_content_is_merged(tmp_path, folder):
+    stale = write_batch(folder, 4, {"a": "stale", "b": "B"})
+    os.utime(stale.path, ns=(0, 0))
+    write_batch(folder, 0, {"new": "N", "a": "fresh"})
+    files = {"new": "N", "a": "fresh", "b": "B"}
+    parts = folder.read().sound
+    merge(tmp_path / "cache.h5", ids=list(files), layers=LAYERS, specs=SPECS, parts=parts)
+    assert_holds(tmp_path / "cache.h5", files)
 
 
 def test_every_flipped_byte_of_a_part_is_found(folder, caplog):

@@ -108,7 +108,7 @@ def test_a_cache_that_has_grown_is_said_so(copy):
 def test_a_cache_that_another_program_wrote_to_is_said_so_with_the_way_out(copy):
     with h5py.File(copy, "r+") as file:
         file["targets/label"].attrs["kind"] = "number"
-    with pytest.raises(CacheDamagedError, match="another program .* embed again"):
+    with pytest.raises(CacheDamagedError, match=r"another program .* embed again"):
         EmbeddingStore.open(copy)
 
 
@@ -131,7 +131,7 @@ def test_any_other_file_is_no_cache(tmp_path, content):
 def test_a_newer_format_is_said_with_the_version_that_this_program_reads(copy):
     content = copy.read_bytes().replace(b'"format_version": 1', b'"format_version": 2', 1)
     copy.write_bytes(content)
-    with pytest.raises(CacheError, match="format 2; this program reads format 1. Upgrade"):
+    with pytest.raises(CacheError, match=r"format 2; this program reads format 1\. Upgrade"):
         EmbeddingStore.open(copy)
 
 
