@@ -1,0 +1,39 @@
+"""Inputs: from files and pictures in memory to batches that a network takes.
+
+::
+
+    source -> reading.read -> Content     bytes or pixels, and the digest that names them
+           -> decoding.decode_image       upright 8-bit RGB, decided by the file alone
+           -> preparation.prepare         resized and cut into a slot of the batch
+    loading.load                          the same for planned batches, in threads
+
+Decoders (torchcodec, PIL, pillow-heif) are imported here and nowhere else.
+"""
+
+from pipeline.inputs.colours import as_rgb
+from pipeline.inputs.decoding import (
+    MAX_PIXELS,
+    Decoder,
+    available_decoder,
+    check_decoder,
+    decode_image,
+)
+from pipeline.inputs.loading import Loaded, Slot, auto_workers, load
+from pipeline.inputs.preparation import prepare
+from pipeline.inputs.reading import Content, read
+
+__all__ = [
+    "MAX_PIXELS",
+    "Content",
+    "Decoder",
+    "Loaded",
+    "Slot",
+    "as_rgb",
+    "auto_workers",
+    "available_decoder",
+    "check_decoder",
+    "decode_image",
+    "load",
+    "prepare",
+    "read",
+]
