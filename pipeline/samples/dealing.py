@@ -53,7 +53,7 @@ def components(
     Parameters
     ----------
     names : sequence of str
-        Names of all rows, sorted.
+        Names of all rows.
     strata : sequence of int or None
         Class of each row; None for a row that counts nowhere.
     keys : iterable of sequences
@@ -75,7 +75,8 @@ def components(
         members.setdefault(joined.root(row), []).append(row)
 
     def place(root: int) -> bytes:
-        return hashlib.blake2b(f"{seed}/{names[root]}".encode("utf-8", "backslashreplace")).digest()
+        first_name = min(names[row] for row in members[root])
+        return hashlib.blake2b(f"{seed}/{first_name}".encode("utf-8", "backslashreplace")).digest()
 
     return [
         Component(
@@ -166,10 +167,10 @@ def folds(
     """
     present = np.flatnonzero(target.present).tolist()
     strata = target.encode().tolist() if target.kind == "class" else [0] * len(target)
-    contents = None if digests is None else [bytes(digest) for digest in digests]
+    contents = None if digests is None else [bytes(digest).hex() for digest in digests]
     kinship = None if groups is None else ["" if g is None else g for g in clean_column(groups)]
     keys = [column for column in (contents, kinship) if column is not None]
-    names = [f"{row:09}" for row in range(len(target))]
+    names = [f"{row:09}" for row in range(len(target))] if contents is None else contents
     dealt = _deal(components(names, strata, keys, seed, present), n_splits)
     pairs = []
     for test in filter(None, (_testable(fold, dealt) for fold in dealt)):

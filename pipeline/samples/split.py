@@ -180,17 +180,16 @@ class Split:
         held = [pair for pair, part in zip(pairs, self.parts, strict=True) if part == "test"]
         return sum(digest in contents or group in groups for digest, group in held)
 
-    def rows(self, ids: Sequence[str], part: Literal["train", "val", "test"]) -> NDArray[np.int64]:
-        """Find the positions in ``ids`` of the rows of a part; ``train`` has ``val`` in it.
+    def rows(self, ids: Sequence[str], part: Part) -> NDArray[np.int64]:
+        """Find the positions in ``ids`` of the rows of one part.
 
         Examples
         --------
         >>> split = Split(("a", "b"), (b"1", b"2"), ("test", "train"))
-        >>> split.rows(["b", "new", "a"], "train").tolist()
-        [0]
+        >>> split.rows(["b", "new", "a"], "test").tolist()
+        [2]
         """
-        wanted = ("train", "val") if part == "train" else (part,)
-        names = {name for name, own in zip(self.ids, self.parts, strict=True) if own in wanted}
+        names = {name for name, own in zip(self.ids, self.parts, strict=True) if own == part}
         return np.array([row for row, name in enumerate(ids) if name in names], dtype=np.int64)
 
     def trained_on_all(self) -> Split:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
@@ -118,26 +119,23 @@ class _Rows:
         self.ids: list[str] = []
         self.failed: list[tuple[str, str]] = []
         self.repeated = 0
+        self._used: set[str] = set()
 
     def read(self, cells: Column, others: Mapping[str, Column]) -> None:
         first: dict[str, int] = {}
         for row, cell in enumerate(cells):
             name, reason = self._named(cell)
             if reason:
-                self.failed.append((escaped(name) if name else f"row {row + 1}", reason))
+                self._fail(name, row, reason)
             elif name not in first:
                 first[name] = row
+                self._used.add(name)
                 self.kept.append(row)
                 self.ids.append(name)
             elif all(column[row] == column[first[name]] for column in others.values()):
                 self.repeated += 1
             else:
-                self.failed.append(
-                    (
-                        f"{name} (row {row + 1})",
-                        f"stands in row {first[name] + 1} too, with other values",
-                    )
-                )
+                self._fail(name, row, f"stands in row {first[name] + 1} too, with other values")
 
     def listing(
         self, root: Path, columns: Mapping[str, Column], split: Sequence[str] | None
@@ -145,6 +143,14 @@ class _Rows:
         paths = [Path(os.path.join(root, name)) for name in self.ids]
         skipped = {"repeated row": self.repeated} if self.repeated else {}
         return Listing(self.ids, paths, root, columns, split, self.failed, skipped)
+
+    def _fail(self, name: str, row: int, reason: str) -> None:
+        """Keep a row in the ledger, under an id that nothing else has."""
+        plain = escaped(name)
+        if not plain or plain in self._used:
+            plain = f"{plain} (row {row + 1})".strip()
+        self._used.add(plain)
+        self.failed.append((plain, reason))
 
     def _named(self, cell: Any) -> tuple[str, str | None]:
         """Id of a path, and what is wrong with it."""
@@ -191,12 +197,14 @@ def _read_csv(file: Path) -> dict[str, Column]:
     import pyarrow as pa
     import pyarrow.csv
 
-    delimiter, header = _header(file)
+    delimiter, header, rows_above = _header(file)
     unique = [str(place) for place in range(len(header))]
     try:
         table = pyarrow.csv.read_csv(
             file,
-            read_options=pyarrow.csv.ReadOptions(column_names=unique, skip_rows_after_names=1),
+            read_options=pyarrow.csv.ReadOptions(
+                column_names=unique, skip_rows_after_names=rows_above + 1
+            ),
             parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(unique, pa.string())
@@ -210,20 +218,22 @@ def _read_csv(file: Path) -> dict[str, Column]:
     return _columns(header, table.columns, file)
 
 
-def _header(file: Path) -> tuple[str, list[str]]:
-    """Find the delimiter that divides the header, and the names it makes."""
+def _header(file: Path) -> tuple[str, list[str], int]:
+    """Find the delimiter that divides the header, the names it makes, blank lines above it."""
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            start = lines.read(1 << 20)
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            start = text.read(1 << 20)
     except UnicodeDecodeError:
         raise InputError(
             f"{file} is not UTF-8 text. Save it as UTF-8 (in a spreadsheet: CSV UTF-8)."
         ) from None
     if not start.strip():
         raise InputError(f"{file} is empty. {_TABLE_REMEDY}")
-    headers = {d: next(csv.reader(start.splitlines(True), delimiter=d)) for d in _DELIMITERS}
+    lines = list(io.StringIO(start, newline=""))
+    blank = next(row for row, line in enumerate(lines) if line.strip("\r\n"))
+    headers = {d: next(csv.reader(lines[blank:], delimiter=d)) for d in _DELIMITERS}
     delimiter = max(headers, key=lambda d: (PATH in map(str.strip, headers[d]), len(headers[d])))
-    return delimiter, [name.strip() for name in headers[delimiter]]
+    return delimiter, [name.strip() for name in headers[delimiter]], blank
 
 
 def _columns(names: Sequence[str], columns: Iterable[Any], file: Path) -> dict[str, Column]:
