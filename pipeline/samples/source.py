@@ -64,7 +64,7 @@ def must_exist(path: Path) -> None:
     InputError
         With the nearest name beside it.
     """
-    if path.exists():
+    if os.path.exists(path):  # unlike Path.exists, False for what can be no path
         return
     try:
         beside = os.listdir(path.parent)

@@ -141,6 +141,21 @@ def test_links_are_followed_and_loops_are_not(tree):
     assert samples.skipped == {"link back into the folder": 5}
 
 
+def test_a_folder_too_deep_to_be_read_stands_in_the_ledger(tree):
+    root = tree("owl/1.jpg")
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(20):  # a path of more than 4096 bytes
+        os.mkdir("d" * 250, dir_fd=here)
+        here, above = os.open("d" * 250, os.O_RDONLY, dir_fd=here), here
+        os.close(above)
+    os.close(here)
+    samples = SampleSet.from_folder(root)
+    assert samples.ids == ("owl/1.jpg",)
+    ((name, reason),) = samples.failed
+    assert name.startswith("ddd")
+    assert reason == "the folder cannot be read: File name too long"
+
+
 def test_a_linked_root_is_a_root(tree, tmp_path):
     tree("owl/1.jpg")
     (tmp_path / "link").symlink_to("photos")
@@ -204,6 +219,8 @@ def test_a_path_that_leads_nowhere_has_a_neighbour(tree):
         "(best in one subfolder per class), a .csv, .tsv or .parquet table with a column 'path', a "
         ".txt list of paths, or image files."
     )
+    for impossible in ("x" * 5000, "a\0b"):
+        assert "does not exist" in error(SampleSet.from_source, impossible)
     assert "no/such does not exist. Accepted" in error(SampleSet.from_source, "no/such")
     assert "does not exist" in error(SampleSet.from_table, root / "labels.csv")
 
