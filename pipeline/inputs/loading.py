@@ -216,7 +216,7 @@ class _Work:
     def begin(self, rows: Sequence[int], pool: Executor) -> _Pending:
         import numpy as np
 
-        # Fresh arrays: a ring that recycles them was not measurably faster.
+        # Fresh arrays cost under 1 % of the work; a ring would need a call to release them.
         images = {
             preprocessing: np.empty((len(rows), *preprocessing.image_size, 3), dtype=np.uint8)
             for preprocessing in self.preprocessings

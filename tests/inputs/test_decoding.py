@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import by_pil, chunk, encoded, picture, png, png_header
+from pictures import by_pil, chunk, encoded, interlaced_png, picture, png, png_header
 from PIL import Image
 
 from pipeline.errors import OptionError, UnknownNameError, UnreadableError
@@ -90,6 +90,13 @@ def test_a_ycck_jpeg_decodes_as_pil_decodes_it(decoder) -> None:
 def test_a_png_decodes_as_pil_decodes_it(decoder, mode) -> None:
     content = encoded(picture().convert(mode), "PNG")
     np.testing.assert_array_equal(decode_image(content, decoder), by_pil(content))
+
+
+@both
+@pytest.mark.parametrize("size", [(1, 1), (11, 13)])
+def test_an_interlaced_png_decodes_to_its_values(decoder, size) -> None:
+    values = np.asarray(picture(*size))
+    np.testing.assert_array_equal(decode_image(interlaced_png(values), decoder), values)
 
 
 @both
