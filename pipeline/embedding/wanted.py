@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.backbones import (
     Backbone,
     Description,
+    Layer,
     choose_layers,
     full_name,
     load_backbone,
@@ -48,6 +49,8 @@ class Wanted:
         Builds the backbone; called only when there is something to embed.
     weights : str
         Where its weights come from: ``"default"``, ``"random"``, ``"module"`` or a path.
+    described : dict of str to Layer
+        Every tap of the backbone, bottom to top.
     """
 
     spec: EmbeddingSpec
@@ -55,6 +58,7 @@ class Wanted:
     held: frozenset[str]
     load: Callable[[], Backbone]
     weights: str
+    described: Mapping[str, Layer]
 
     def taps_among(self, layers: Container[str]) -> list[str]:
         """Names within the backbone of those of its layers that stand among ``layers``."""
@@ -127,7 +131,7 @@ def _settled(item: str | Backbone, options: EmbedOptions, old: EmbeddingStore | 
         full_name(name, tap): layer.width for tap, layer in described.layers.items() if tap in taps
     }
     held_layers = frozenset(full_name(name, tap) for tap in own)
-    return Wanted(described.spec, layers, held_layers, load, described.weights)
+    return Wanted(described.spec, layers, held_layers, load, described.weights, described.layers)
 
 
 def _described(

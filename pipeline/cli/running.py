@@ -1,0 +1,60 @@
+"""``pipeline run``: the whole job from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pipeline.cli.embedding import in_words, understood
+from pipeline.cli.talk import say, show_json, show_line
+from pipeline.cli.training import last_line, say_doubts
+from pipeline.config import EmbedOptions, TrainOptions
+
+__all__ = ["run"]
+
+
+def run(
+    source: Path,
+    /,
+    *,
+    out: Path,
+    config: Path | None = None,
+    overwrite: bool = False,
+    embed: Annotated[EmbedOptions, Parameter(name="*")] = EmbedOptions(),
+    train: Annotated[TrainOptions, Parameter(name="*")] = TrainOptions(),
+    json: bool = False,
+) -> int:
+    """Embed, train and write everything into one folder.
+
+    The same command again continues where it stopped.
+
+    Parameters
+    ----------
+    source
+        A folder with one subfolder per class, or a table with the columns path and label.
+    out
+        The folder to write into.
+    config
+        A TOML file with the tables [embed] and [train], their keys named like the flags.
+        Flags go before it.
+    overwrite
+        Take the place of a run of another configuration; its embeddings are kept if they fit.
+    json
+        Print one JSON object on standard output.
+    """
+    samples = understood(source)
+
+    from pipeline.flow import run as run_flow
+
+    finished = run_flow(samples, out, embed, train, overwrite=overwrite, progress=True)
+    say(in_words(finished.embedding))
+    if json:
+        show_json(finished.to_json())
+        return 0
+    for results in finished.model.results.values():
+        say_doubts(results, train.seed)
+    say(f"next: pipeline predict {finished.path} NEW")
+    show_line(last_line(finished.model.results, finished.path))
+    return 0

@@ -1,0 +1,151 @@
+"""The order of the stages, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cache import CacheLock, EmbeddingStore
+from pipeline.config import EmbedOptions, TrainOptions, parse_target_kinds
+from pipeline.embedding import EmbeddingJob, Summary
+from pipeline.errors import InputError
+from pipeline.model import TransferModel, heldout_table, write_table
+from pipeline.results import results_json
+from pipeline.run_folder import RunFolder
+from pipeline.training import refuse_sameness, train
+
+if TYPE_CHECKING:
+    from pipeline.samples import SampleSet
+
+__all__ = ["Finished", "run"]
+
+
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """What a run leaves.
+
+    Parameters
+    ----------
+    model : TransferModel
+    path : Path
+        Its file.
+    embedding : Summary
+    seconds : float
+    """
+
+    model: TransferModel
+    path: Path
+    embedding: Summary
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the JSON of ``run``, as it stands in ``metrics.json``."""
+        return results_json(self.model.results, self.seconds)
+
+
+def run(
+    samples: SampleSet,
+    out: str | Path,
+    embed_options: EmbedOptions | None = None,
+    train_options: TrainOptions | None = None,
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Finished:
+    """Do the whole job: embed, train, and write everything into one folder.
+
+    The same run again continues where it stopped; a run of another configuration into the
+    same folder is refused.
+
+    Parameters
+    ----------
+    samples : SampleSet
+        Labelled inputs.
+    out : path
+        The folder: ``cache.h5``, ``model.safetensors``, ``config.toml``, ``metrics.json``,
+        ``predictions.csv`` (the held-out rows) and ``failed.csv``.
+    embed_options, train_options
+        Options of the two stages.
+    overwrite : bool
+        Take the place of another configuration; a cache whose spec fits is kept.
+    progress : bool
+        Show how far it is.
+
+    Raises
+    ------
+    InputError
+        Without labels, with one class only, or when no input can be used.
+    OptionError
+        When the folder holds a run of another configuration.
+    """
+    began = time.perf_counter()
+    given = (embed_options or EmbedOptions(), train_options or TrainOptions())
+    _refuse_unlabelled(samples, given[1])
+    folder = RunFolder(Path(out))
+    folder.begin(*given, overwrite=overwrite)
+    with CacheLock(folder.cache, wait=True):
+        job = EmbeddingJob(samples, folder.cache, given[0])
+        job.prepare()
+        summary = job.execute(progress=progress)
+    with EmbeddingStore.open(folder.cache) as store:
+        write_table(folder.failed, ["id", "reason"], [[f.id, f.reason] for f in store.failed])
+        model = _trained(store, given[1])
+        model.save(folder.model)
+        header, rows = heldout_table(model, store)
+        write_table(folder.predictions, header, rows)
+        folder.finish(*_resolved(given, store, model))
+    finished = Finished(model, folder.model, summary, time.perf_counter() - began)
+    folder.write_metrics(finished.to_json())
+    return finished
+
+
+def _refuse_unlabelled(samples: SampleSet, options: TrainOptions) -> None:
+    """Say what is wrong with the labels before anything is embedded."""
+    if not samples.columns:
+        raise InputError(
+            "the images have no labels. Put them in one folder per class (photos/owl/1.jpg), or "
+            "give a table with the columns 'path' and 'label'. `pipeline embed` works without."
+        )
+    names = [options.target] if options.target is not None else []
+    besides = {name for name in (options.group, options.split_column) if name}
+    kinds = parse_target_kinds(options.target_kind)
+    for target in samples.choose_targets(names, kinds, besides=besides).values():
+        refuse_sameness(target)
+
+
+def _trained(store: EmbeddingStore, options: TrainOptions) -> TransferModel:
+    try:
+        return train(store, options)
+    except InputError as error:
+        if not store.failed:
+            raise
+        reasons = Counter(failure.reason for failure in store.failed)
+        reason, count = reasons.most_common(1)[0]
+        raise InputError(
+            f"{error} {len(store.failed)} inputs could not be used; the commonest reason, "
+            f"{count} times: {reason}."
+        ) from error
+
+
+def _resolved(
+    given: tuple[EmbedOptions, TrainOptions], store: EmbeddingStore, model: TransferModel
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Say what every option that was left open became."""
+    names = dict.fromkeys(name.rpartition("/")[0] for name in store.layers)
+    spec = store.specs[next(iter(names))]
+    height, width = spec.preprocess.image_size
+    embed = {
+        "backbone": ",".join(names),
+        "layers": ",".join(store.layers),
+        "pooling": spec.pooling,
+        "image_size": height if height == width else given[0].image_size,
+        "resize": spec.preprocess.resize,
+        "precision": spec.precision,
+        "store_dtype": spec.store_dtype,
+    }
+    ((target, results),) = model.results.items()
+    return embed, {"target": target, "fusion": results.fusion, "head": results.head}

@@ -1,0 +1,48 @@
+"""Fusion: the cached layers of a row become one vector.
+
+======================  ==========================================================
+`slices`                which columns of ``X`` are which layer
+`fuser`                 `LayerFuser`: what all fusers share, scaling first
+`concat`, `single`      layers side by side, or one of them
+`average`               layers added up in one space, with weights or without
+`learning`              weights learned from labels
+`catalog`               `FUSERS` and `make_fuser`: from a name to a fuser
+======================  ==========================================================
+
+A fuser is a scikit-learn transformer on one 2-D ``X``; its parameter ``layer_slices`` says
+where the layers lie.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pipeline.fusion.catalog import FUSERS, make_fuser
+
+if TYPE_CHECKING:
+    from pipeline.fusion.average import AverageFusion, WeightedFusion
+    from pipeline.fusion.concat import ConcatFusion
+    from pipeline.fusion.single import SingleLayer
+
+__all__ = [
+    "FUSERS",
+    "AverageFusion",
+    "ConcatFusion",
+    "SingleLayer",
+    "WeightedFusion",
+    "make_fuser",
+]
+
+_HOMES = {
+    "AverageFusion": "average",
+    "ConcatFusion": "concat",
+    "SingleLayer": "single",
+    "WeightedFusion": "average",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"pipeline.fusion.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

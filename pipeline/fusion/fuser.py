@@ -1,0 +1,149 @@
+"""LayerFuser: what all fusers share. Every layer gets an equal say before layers meet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import gen_batches
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
+
+from pipeline.errors import OptionError
+from pipeline.fusion.slices import resolve_slices
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+__all__ = ["LayerFuser", "Scaling"]
+
+Scaling = Literal["standard", "trace", "l2", "none"]
+
+_ROWS_AT_ONCE = 4096
+
+
+class LayerFuser(TransformerMixin, BaseEstimator):
+    """Base of the fusers: checks ``X``, finds the layers and scales them.
+
+    Parameters
+    ----------
+    layer_slices : dict of str to slice, or None
+        Columns of each layer; None takes ``X`` for one layer.
+    scaling : {"standard", "trace", "l2", "none"}
+        What is done to layer ``l`` of ``L`` before layers meet, ``v`` being its total
+        variance at that point and ``D`` the number of features that vary at all:
+
+        ``standard``  every feature to mean 0 and variance 1, then ``sqrt(D / (L v))``;
+        ``trace``     every feature to mean 0, then ``sqrt(D / (L v))``;
+        ``l2``        every row to length ``sqrt(D / L)``;
+        ``none``      nothing.
+
+        So every layer has the same total variance whatever its width, features have
+        variance 1 on average, and ``standard`` on one layer is exactly `StandardScaler`.
+        A feature that is constant in `fit` is 0 from then on (``standard``, ``trace``).
+
+    Notes
+    -----
+    float32 stays float32, float16 is widened to float32; moments are taken in float64.
+    """
+
+    def __init__(
+        self, layer_slices: Mapping[str, slice] | None = None, *, scaling: Scaling = "standard"
+    ) -> None:
+        self.layer_slices = layer_slices
+        self.scaling = scaling
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn means and scales, then whatever the fuser itself learns.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+        y : array of shape (n_samples,) or (n_samples, n_labels), optional
+            Only `WeightedFusion` with learned weights looks at it.
+        """
+        X = self._validated(X, reset=True)
+        if self.scaling not in get_args(Scaling):
+            raise OptionError(
+                f"scaling is {self.scaling!r}, but must be one of {', '.join(get_args(Scaling))}."
+            )
+        self.layers_ = resolve_slices(self.layer_slices, X.shape[1])
+        self._fit_scaling(X)
+        self._fit_fusion(X, y)
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.floating[Any]]:
+        """Fuse the layers of every row.
+
+        Returns
+        -------
+        array of shape (n_samples, n_features_out)
+            float64 for float64, else float32.
+        """
+        check_is_fitted(self)
+        return self._fuse(self._validated(X, reset=False))
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Name the columns of `transform`: ``layer:index``."""
+        check_is_fitted(self)
+        _check_feature_names_in(self, input_features, generate_names=False)
+        return np.array(self._names_out(), dtype=object)
+
+    def scaled(self, X: NDArray[Any], layer: str) -> NDArray[np.floating[Any]]:
+        """Scale one layer of a validated ``X``: array of shape (n_samples, width)."""
+        start, stop = self.layers_[layer]
+        part = X[:, start:stop]
+        if self.scaling == "l2":
+            length = np.linalg.norm(part, axis=1, keepdims=True)
+            return np.asarray(part * (self.factor_[start] / np.where(length > 0, length, 1)))
+        offset, factor = self.offset_[start:stop], self.factor_[start:stop]
+        return np.asarray((part - offset.astype(X.dtype)) * factor.astype(X.dtype))
+
+    def _validated(self, X: Any, *, reset: bool) -> NDArray[np.floating[Any]]:
+        half = getattr(X, "dtype", None) == np.float16
+        accepted = [np.float32] if half else [np.float64, np.float32]
+        return np.asarray(validate_data(self, X, dtype=accepted, reset=reset))
+
+    def _fit_scaling(self, X: NDArray[Any]) -> None:
+        n_columns, spans = X.shape[1], list(self.layers_.values())
+        self.offset_, self.factor_ = np.zeros(n_columns), np.ones(n_columns)
+        if self.scaling == "none":
+            return
+        if self.scaling == "l2":
+            self.factor_[:] = np.sqrt(n_columns / len(spans))
+            return
+        moments = StandardScaler().set_output(transform="default")
+        for rows in gen_batches(len(X), _ROWS_AT_ONCE):
+            moments.partial_fit(X[rows])
+        # StandardScaler divides a feature that it holds for constant by 1.
+        varies = np.isclose(moments.var_, moments.scale_**2, atol=0)
+        variance = np.where(varies, moments.var_, 0)
+        self.offset_ = moments.mean_
+        if self.scaling == "standard":
+            self.factor_ = 1 / moments.scale_
+        self.factor_ = np.where(varies, self.factor_, 0)
+        total = {span: (variance * self.factor_**2)[slice(*span)].sum() for span in spans}
+        for (start, stop), of_layer in total.items():
+            if of_layer > 0:
+                self.factor_[start:stop] *= np.sqrt(varies.sum() / len(spans) / of_layer)
+
+    def _fit_fusion(self, X: NDArray[Any], y: Any) -> None:
+        """Learn what the fuser needs beyond scaling; most need nothing."""
+
+    def _fuse(self, X: NDArray[Any]) -> NDArray[np.floating[Any]]:
+        raise NotImplementedError
+
+    def _names_out(self) -> list[str]:
+        raise NotImplementedError
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self._names_out())
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

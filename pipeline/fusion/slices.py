@@ -1,0 +1,72 @@
+"""Which columns of ``X`` are which layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pipeline.errors import InputError, UnknownNameError
+
+__all__ = ["WHOLE", "find_layer", "resolve_slices"]
+
+WHOLE = "features"
+"""Name of the one layer that ``X`` is where no slices are given."""
+
+
+def resolve_slices(
+    layer_slices: Mapping[str, slice] | None, n_columns: int
+) -> dict[str, tuple[int, int]]:
+    """Give first and last-but-one column of every layer, in the order given.
+
+    Parameters
+    ----------
+    layer_slices : mapping of str to slice, or None
+        As `EmbeddingStore.matrix` returns them; None takes ``X`` for one layer.
+    n_columns : int
+        Columns of ``X``.
+
+    Raises
+    ------
+    InputError
+        When there is no layer, or one does not lie within ``X``.
+
+    Examples
+    --------
+    >>> resolve_slices({"blocks.0": slice(0, 2), "blocks.1": slice(2, 5)}, 5)
+    {'blocks.0': (0, 2), 'blocks.1': (2, 5)}
+    """
+    if layer_slices is None:
+        return {WHOLE: (0, n_columns)}
+    if not layer_slices:
+        raise InputError("layer_slices is empty. Give a slice for each layer, or None for one.")
+    resolved = {}
+    for name, columns in layer_slices.items():
+        start, stop = columns.start or 0, n_columns if columns.stop is None else columns.stop
+        if columns.step not in (None, 1) or not 0 <= start < stop <= n_columns:
+            raise InputError(
+                f"layer {name!r} is {columns}, but X has the columns 0 to {n_columns - 1}. "
+                "Give the layer_slices that belong to this X."
+            )
+        resolved[name] = (start, stop)
+    return resolved
+
+
+def find_layer(name: str, layers: Iterable[str]) -> str:
+    """Find a layer by its full name, or by its tap where only one has it.
+
+    Raises
+    ------
+    UnknownNameError
+        When no layer, or more than one, is meant.
+
+    Examples
+    --------
+    >>> find_layer("blocks.1", ["resnet/blocks.0", "resnet/blocks.1"])
+    'resnet/blocks.1'
+    """
+    accepted = list(layers)
+    meant = [layer for layer in accepted if layer.rpartition("/")[2] == name]
+    if name in accepted:
+        return name
+    if len(meant) == 1:
+        return meant[0]
+    raise UnknownNameError("layer", name, meant or accepted)

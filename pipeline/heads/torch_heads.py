@@ -1,0 +1,250 @@
+"""Small torch heads: a linear layer, or one hidden layer, with early stopping.
+
+Their weights are kept as numpy arrays, so that a fitted head pickles, saves and predicts
+without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from pipeline.heads.inner import inner_folds
+from pipeline.optimization import optimize
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+__all__ = ["TorchClassifier", "TorchRegressor"]
+
+
+class _TorchHead(BaseEstimator):
+    """What both share: the network, its training, and the forward pass in numpy."""
+
+    _is_class: bool
+
+    def __init__(
+        self,
+        hidden: int = 0,
+        *,
+        lr: float = 1e-2,
+        weight_decay: float = 1e-2,
+        dropout: float = 0.0,
+        batch_size: int = 256,
+        max_epochs: int = 100,
+        patience: int = 10,
+        validation_fraction: float = 0.1,
+        class_weight: str | None = None,
+        device: str = "auto",
+        random_state: int = 0,
+    ) -> None:
+        self.hidden = hidden
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.dropout = dropout
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
+        self.device = device
+        self.random_state = random_state
+
+    def _train(
+        self,
+        X: NDArray[np.floating],
+        goal: NDArray[Any],
+        weight: NDArray[np.floating],
+        groups: Sequence[Any] | None,
+        y: NDArray[Any],
+        n_outputs: int,
+    ) -> None:
+        import torch
+
+        device = _device(self.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.random_state)
+            module = self._network(X.shape[1], n_outputs).to(device)
+            train, held = self._held_out(y, groups)
+            tensors = [
+                torch.as_tensor(np.ascontiguousarray(array)).to(device)
+                for array in (X.astype(np.float32), goal, weight.astype(np.float32))
+            ]
+            rows = torch.as_tensor(train).to(device)
+            held_rows = torch.as_tensor(held).to(device)
+            size = min(self.batch_size, len(train))
+
+            def batches() -> Iterator[tuple[torch.Tensor, ...]]:
+                order = rows[torch.randperm(len(rows)).to(device)]
+                for start in range(0, len(order), size):
+                    chosen = order[start : start + size]
+                    yield tuple(tensor[chosen] for tensor in tensors)
+
+            def validate() -> float:
+                return float(self._loss(module, *(tensor[held_rows] for tensor in tensors)))
+
+            done = optimize(
+                module, batches, self._loss, validate,
+                steps_per_epoch=-(-len(train) // size), max_epochs=self.max_epochs, lr=self.lr,
+                weight_decay=self.weight_decay, patience=self.patience,
+            )  # fmt: skip
+        self.n_epochs_ = done.epochs
+        self.best_epoch_ = done.best_epoch
+        linear = [child for child in module if isinstance(child, torch.nn.Linear)]
+        self.coefs_ = [child.weight.detach().cpu().numpy().T.copy() for child in linear]
+        self.intercepts_ = [child.bias.detach().cpu().numpy().copy() for child in linear]
+
+    def _network(self, n_features: int, n_outputs: int) -> torch.nn.Sequential:
+        from torch import nn
+
+        if not self.hidden:
+            layer = nn.Linear(n_features, n_outputs)
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+            return nn.Sequential(layer)
+        return nn.Sequential(
+            nn.Linear(n_features, self.hidden),
+            nn.ReLU(),
+            nn.Dropout(self.dropout),
+            nn.Linear(self.hidden, n_outputs),
+        )
+
+    def _held_out(
+        self, y: NDArray[Any], groups: Sequence[Any] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Hold rows out for early stopping; with too few of them, stop on the training rows."""
+        n_splits = max(round(1 / self.validation_fraction), 2)
+        pairs = inner_folds(
+            y, n_splits, random_state=self.random_state, groups=groups, is_class=self._is_class
+        )
+        if not pairs:
+            return np.arange(len(y)), np.arange(len(y))
+        return pairs[0]
+
+    def _loss(
+        self, module: Any, X: torch.Tensor, goal: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
+        from torch.nn import functional
+
+        scores = module(X)
+        if self._is_class:
+            losses = functional.cross_entropy(scores.float(), goal, reduction="none")
+        else:
+            losses = (scores.float()[:, 0] - goal) ** 2
+        return (losses * weight).sum() / weight.sum().clamp(min=1e-12)
+
+    def _scores(self, X: Any) -> NDArray[np.floating]:
+        """Run the network in numpy: shape (n_samples, n_outputs)."""
+        check_is_fitted(self)
+        values = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
+        values = np.asarray(values, np.float32)
+        for place, (coef, intercept) in enumerate(zip(self.coefs_, self.intercepts_, strict=True)):
+            if place:
+                values = np.maximum(values, 0)
+            values = values @ coef + intercept
+        return np.asarray(values, np.float64)
+
+
+class TorchClassifier(ClassifierMixin, _TorchHead):
+    """Linear layer, or one hidden layer, under the log-loss.
+
+    Parameters
+    ----------
+    hidden : int
+        Hidden units; 0 is a linear head.
+    lr, weight_decay : float
+        Peak learning rate of the one-cycle schedule and decay of AdamW.
+    dropout : float
+        Share of hidden units left out in training.
+    batch_size, max_epochs, patience : int
+        Early stopping ends it after ``patience`` epochs without a better held-out loss.
+    validation_fraction : float
+        Share of the rows held out for that.
+    class_weight : {"balanced", None}
+    device : {"auto", "cpu", "cuda"}
+    random_state : int
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : lists of arrays
+    n_epochs_, best_epoch_ : int
+
+    Examples
+    --------
+    >>> X, y = np.linspace(-1, 1, 40)[:, None], np.repeat(["low", "high"], 20)
+    >>> TorchClassifier(lr=0.1).fit(X, y).predict([[-1.0], [1.0]])
+    array(['low', 'high'], dtype='<U4')
+    """
+
+    _is_class = True
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Train; ``groups`` stay together when rows are held out for early stopping."""
+        X, y = validate_data(self, X, y, dtype=[np.float32, np.float64])
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"y has only one class, {self.classes_[0]!r}: at least two are needed."
+            )
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        if self.class_weight is not None:
+            by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            weight = weight * by_class[codes]
+        self._train(X, codes.astype(np.int64), weight, groups, y, len(self.classes_))
+        return self
+
+    def predict_proba(self, X: Any) -> NDArray[np.floating]:
+        """Give class probabilities: shape (n_samples, n_classes)."""
+        scores = self._scores(X)
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict the class of the highest probability: shape (n_samples,)."""
+        return np.asarray(self.classes_[self._scores(X).argmax(axis=1)])
+
+
+class TorchRegressor(RegressorMixin, _TorchHead):
+    """Linear layer, or one hidden layer, under the squared error of the standardised target.
+
+    The parameters are those of `TorchClassifier`.
+
+    Examples
+    --------
+    >>> X = np.linspace(-1, 1, 40)[:, None]
+    >>> bool(TorchRegressor(lr=0.1).fit(X, 3 * X[:, 0]).score(X, 3 * X[:, 0]) > 0.9)
+    True
+    """
+
+    _is_class = False
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Train; ``groups`` stay together when rows are held out for early stopping."""
+        X, y = validate_data(self, X, y, dtype=[np.float32, np.float64], y_numeric=True)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        y = np.asarray(y, np.float64)
+        self.mean_ = float(np.average(y, weights=weight))
+        self.scale_ = float(y.std()) or 1.0
+        goal = ((y - self.mean_) / self.scale_).astype(np.float32)
+        self._train(X, goal, weight, groups, y, 1)
+        return self
+
+    def predict(self, X: Any) -> NDArray[np.floating]:
+        """Predict: shape (n_samples,)."""
+        return self._scores(X)[:, 0] * self.scale_ + self.mean_
+
+
+def _device(device: str) -> str:
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"

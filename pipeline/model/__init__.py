@@ -1,0 +1,27 @@
+"""The model: what predicts, and its file.
+
+::
+
+    transfer_model.py  TransferModel
+    in_memory.py       inputs to a matrix in memory
+    predictions.py     predictions as a table
+    persistence.py     a model to its file and back
+    file.py            the container: one safetensors file that checks itself
+    steps.py           fitted steps as JSON, tensors and skops files
+    skops_bytes.py     scikit-learn estimators as bytes that are always the same
+"""
+
+from pipeline.model.file import read_model_file
+from pipeline.model.in_memory import Embedded
+from pipeline.model.predictions import heldout_table, predictions_table, write_table
+from pipeline.model.transfer_model import TransferModel, as_samples
+
+__all__ = [
+    "Embedded",
+    "TransferModel",
+    "as_samples",
+    "heldout_table",
+    "predictions_table",
+    "read_model_file",
+    "write_table",
+]

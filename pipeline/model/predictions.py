@@ -1,0 +1,197 @@
+"""Predictions as a table: one row for each input, in order, an empty cell where there is none."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.durable import write_durably
+from pipeline.errors import BadInputError, InputError, OptionError
+from pipeline.samples import Target
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.cache import EmbeddingStore
+    from pipeline.model.transfer_model import TransferModel
+    from pipeline.samples import SampleSet
+
+__all__ = ["PredictionTable", "heldout_table", "predictions_table", "write_table"]
+
+
+@dataclass(frozen=True)
+class PredictionTable:
+    """What stands in ``predictions.csv``.
+
+    Parameters
+    ----------
+    header : list of str
+    rows : list of lists of str
+    failed : dict of str to str
+        Reason by id of inputs without a prediction.
+    """
+
+    header: list[str]
+    rows: list[list[str]]
+    failed: Mapping[str, str]
+
+    def write(self, path: Path) -> None:
+        """Write the table as CSV, whole or not at all."""
+        write_table(path, self.header, self.rows)
+
+
+def predictions_table(
+    model: TransferModel,
+    samples: SampleSet,
+    *,
+    proba: bool = False,
+    min_confidence: float | None = None,
+    on_bad_input: str = "skip",
+    **options: Any,
+) -> PredictionTable:
+    """Predict a sample set.
+
+    Parameters
+    ----------
+    model, samples
+    proba : bool
+        Add a column for each class.
+    min_confidence : float, optional
+        Leave the prediction empty where the top probability is lower.
+    on_bad_input : {"skip", "fail"}
+    **options
+        ``device``, ``batch_size``, ``progress``.
+
+    Raises
+    ------
+    OptionError
+        When probabilities are asked of a number.
+    """
+    numbers = [name for name, found in model.results.items() if found.kind == "number"]
+    if numbers and (proba or min_confidence is not None):
+        raise OptionError(
+            f"target {numbers[0]!r} is a number, and has no probabilities. Leave --proba and "
+            "--min-confidence out."
+        )
+    several = len(model.heads) > 1
+    if several and proba:
+        raise OptionError("--proba shows one target, but the model has several. Leave it out.")
+    embedded = model.embed(samples, on_bad_input="skip", **options)
+    if embedded.failed and on_bad_input == "fail":
+        raise BadInputError(sorted(embedded.failed.items()))
+    places = np.cumsum(embedded.usable) - 1
+    answers = {
+        name: head_rows(
+            head, model.results[name].kind, embedded.X, proba=proba, min_confidence=min_confidence
+        )
+        for name, head in model.heads.items()
+    }
+    classes = class_names(next(iter(model.heads.values()))) if proba else []
+    middle = ["target"] if several else []
+    rows = []
+    for place, name in enumerate(samples.ids):
+        for target, cells in answers.items():
+            own = cells[places[place]] if embedded.usable[place] else [""] * (1 + len(classes))
+            rows.append([name, *([target] if several else []), *own])
+    for name, _ in samples.failed:
+        for target in answers:
+            rows.append([name, *([target] if several else []), *[""] * (1 + len(classes))])
+    return PredictionTable(["id", *middle, "prediction", *classes], rows, embedded.failed)
+
+
+def class_names(head: Any) -> list[str]:
+    """Names of the probability columns of a head."""
+    return [str(label) for label in head.classes_]
+
+
+def head_rows(
+    head: Any,
+    kind: str,
+    X: NDArray[np.float32],
+    *,
+    proba: bool = False,
+    min_confidence: float | None = None,
+) -> list[list[str]]:
+    """Give the cells of each row: the prediction, and the probabilities if asked for."""
+    if not len(X):
+        return []
+    if kind == "number":
+        return [[f"{value:.10g}"] for value in head.predict(X)]
+    probabilities = (
+        np.asarray(head.predict_proba(X)) if proba or min_confidence is not None else None
+    )
+    predicted = _texts(head, kind, X)
+    if min_confidence is not None and probabilities is not None:
+        sure = probabilities.max(axis=1) >= min_confidence
+        predicted = [text if keep else "" for text, keep in zip(predicted, sure, strict=True)]
+    if not proba or probabilities is None:
+        return [[text] for text in predicted]
+    return [
+        [text, *(f"{value:.6f}" for value in row)]
+        for text, row in zip(predicted, probabilities, strict=True)
+    ]
+
+
+def _texts(head: Any, kind: str, X: NDArray[np.float32]) -> list[str]:
+    if kind == "class":
+        return [str(label) for label in head.predict(X)]
+    names = class_names(head)
+    return ["|".join(n for n, on in zip(names, row, strict=True) if on) for row in head.predict(X)]
+
+
+def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Write a CSV file, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        When the place cannot be written.
+    """
+    try:
+        with (
+            write_durably(path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
+            csv.writer(file).writerows(_all(header, rows))
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror}. Give a path in a folder that exists and can "
+            "be written."
+        ) from error
+
+
+def _all(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
+    yield header
+    yield from rows
+
+
+def heldout_table(model: TransferModel, store: EmbeddingStore) -> tuple[list[str], list[list[str]]]:
+    """Give header and rows of the held-out predictions of a model's first target.
+
+    Columns are ``id``, ``label``, ``prediction`` and, but for a number, the probability of
+    each class.
+    """
+    target, head = next(iter(model.heads.items()))
+    kind = model.results[target].kind
+    header = ["id", "label", "prediction", *(class_names(head) if kind != "number" else [])]
+    column = store.targets[target]
+    truth = Target.decide(target, column.values, kind, store.ids)
+    rows = model.split.rows(store.ids, "test") if model.split is not None else []
+    rows = [row for row in rows if truth.present[row]]
+    if not rows:
+        return header, []
+    X, _ = store.matrix(list(model.layers), np.array(rows))
+    answers = head_rows(head, kind, X, proba=kind != "number")
+    return header, [
+        [store.ids[row], _label(column.values[row]), *cells]
+        for row, cells in zip(rows, answers, strict=True)
+    ]
+
+
+def _label(value: Any) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

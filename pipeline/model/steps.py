@@ -1,0 +1,108 @@
+"""Fitted steps of a head on their way into a model file and back.
+
+Our own steps become JSON and plain tensors, readable without us; a scikit-learn step
+becomes a skops file of fixed bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import ModelFileError
+from pipeline.heads import OWN_STEPS, TRUSTED
+from pipeline.model.skops_bytes import dump_estimator, load_estimator
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["pack_step", "unpack_step"]
+
+_SLICE, _TUPLE, _TENSOR, _STEP, _MAP = "slice", "tuple", "tensor", "step", "map"
+
+
+def pack_step(step: Any, prefix: str, tensors: dict[str, NDArray[Any]]) -> Any:
+    """Describe a fitted step in JSON, its arrays going into ``tensors`` under ``prefix``."""
+    name = type(step).__name__
+    if OWN_STEPS.get(name) == type(step).__module__:
+        state = {key: _pack(value, f"{prefix}/{key}", tensors) for key, value in vars(step).items()}
+        return {"own": name, "state": state}
+    tensors[prefix] = np.frombuffer(dump_estimator(step), np.uint8)
+    return {"skops": prefix, "class": f"{type(step).__module__}.{name}"}
+
+
+def unpack_step(
+    entry: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], trusted: tuple[str, ...]
+) -> Any:
+    """Build a step from what `pack_step` wrote; no code of the file runs.
+
+    Raises
+    ------
+    ModelFileError
+        When the file names a class that is not ours, or a type that is not trusted.
+    """
+    if "skops" in entry:
+        return load_estimator(tensors[entry["skops"]].tobytes(), (*TRUSTED, *trusted))
+    module = OWN_STEPS.get(entry["own"])
+    if module is None:
+        raise ModelFileError(
+            f"the model file holds a step {entry['own']!r}, which this version does not know. "
+            "Update it: pip install --upgrade transfer-pipeline"
+        )
+    kind = getattr(import_module(module), entry["own"])
+    step = kind.__new__(kind)
+    state = {key: _unpack(value, tensors, trusted) for key, value in entry["state"].items()}
+    step.__dict__.update(state)
+    return step
+
+
+def _pack(value: Any, prefix: str, tensors: dict[str, NDArray[Any]]) -> Any:
+    """Write what JSON lacks as an object of one key; plain values stay as they are."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return _pack(value.item(), prefix, tensors)
+    if isinstance(value, slice):
+        return {_SLICE: [value.start, value.stop]}
+    if isinstance(value, np.ndarray):
+        return _pack_array(value, prefix, tensors)
+    if isinstance(value, tuple):
+        return {_TUPLE: [_pack(v, f"{prefix}/{n}", tensors) for n, v in enumerate(value)]}
+    if isinstance(value, list):
+        return [_pack(item, f"{prefix}/{place}", tensors) for place, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        pairs = [
+            [key, _pack(item, f"{prefix}/{place}", tensors)]
+            for place, (key, item) in enumerate(value.items())
+        ]
+        return {_MAP: pairs}
+    return {_STEP: pack_step(value, prefix, tensors)}
+
+
+def _pack_array(array: NDArray[Any], prefix: str, tensors: dict[str, NDArray[Any]]) -> Any:
+    if array.dtype.kind in "biuf":
+        tensors[prefix] = array
+        return {_TENSOR: prefix}
+    return {"texts": [str(item) for item in array.tolist()], "dtype": array.dtype.str}
+
+
+def _unpack(value: Any, tensors: Mapping[str, NDArray[Any]], trusted: tuple[str, ...]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors, trusted) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "texts" in value:
+        return np.array(value["texts"], dtype=value["dtype"])
+    ((kind, inner),) = value.items()
+    if kind == _SLICE:
+        return slice(*inner)
+    if kind == _TENSOR:
+        return tensors[inner]
+    if kind == _TUPLE:
+        return tuple(_unpack(item, tensors, trusted) for item in inner)
+    if kind == _MAP:
+        return {key: _unpack(item, tensors, trusted) for key, item in inner}
+    return unpack_step(inner, tensors, trusted)

@@ -1,0 +1,120 @@
+"""Labels of a cache: which column is the target, what it is split and grouped by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.config import TrainOptions, parse_target_kinds
+from pipeline.errors import InputError, UnknownNameError
+from pipeline.samples import Split, Target, choose_targets, read_parts, stratifier
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.cache import Column, EmbeddingStore
+
+__all__ = ["Labelled", "labelled_rows"]
+
+SPLIT = "split"
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """What stage 2 learns from.
+
+    Parameters
+    ----------
+    target : Target
+    split : Split
+    groups : sequence, optional
+        Group of each row.
+    """
+
+    target: Target
+    split: Split
+    groups: Sequence[Any] | None
+
+
+def labelled_rows(store: EmbeddingStore, options: TrainOptions) -> Labelled:
+    """Choose the target of a cache and hold rows out.
+
+    Raises
+    ------
+    InputError
+        When the cache has no labels, or nothing to tell apart in them.
+    UnknownNameError
+        For a column that the cache does not have.
+    """
+    columns = store.targets
+    if not set(columns) - {SPLIT}:
+        raise InputError(
+            f"{store.path or 'the store'} has no labels. Put the images in one folder per class "
+            "(photos/owl/1.jpg), or embed a table with a column 'path' and a column of labels."
+        )
+    asked = parse_target_kinds(options.target_kind)
+    kinds = {name: column.kind for name, column in columns.items()} | asked
+    group = _column(options.group, columns, "group")
+    given = _column(options.split_column, columns, "split column")
+    besides = {name for name in (SPLIT, options.group, options.split_column) if name}
+    names = [options.target] if options.target is not None else []
+    values = {name: column.values for name, column in columns.items()}
+    for name in asked:
+        if name not in columns:
+            raise UnknownNameError("target", name, list(columns))
+    (target,) = choose_targets(values, names, kinds, besides=besides, ids=store.ids).values()
+    refuse_sameness(target)
+    parts = given if given is not None else columns[SPLIT].values if SPLIT in columns else None
+    split = Split.make(
+        store.ids,
+        [bytes(digest) for digest in store.inputs["digest"]],
+        stratifier(values, kinds, besides=besides) or target,
+        test_fraction=options.test_fraction,
+        seed=options.seed,
+        groups=group,
+        given=None if parts is None else read_parts(parts),
+        labelled=_labelled_anywhere(columns, besides),
+    )
+    return Labelled(target, split, group)
+
+
+def _labelled_anywhere(columns: Mapping[str, Column], besides: set[str]) -> NDArray[np.bool_]:
+    """Rows that have a value in any column: the split is the same whatever is trained."""
+    present = [
+        ~np.isnan(column.values) if column.kind == "number" else column.values != ""
+        for name, column in columns.items()
+        if name not in besides
+    ]
+    return np.any(present, axis=0)
+
+
+def refuse_sameness(target: Target) -> None:
+    """Refuse a target that has the same value everywhere.
+
+    Raises
+    ------
+    InputError
+    """
+    if target.kind == "number":
+        values = target.values[target.present]
+        if len(values) and values.min() == values.max():
+            raise InputError(
+                f"target {target.name!r} is {values[0]:g} in every row: there is nothing to "
+                "learn. Name another target."
+            )
+    elif len(target.classes) < 2:
+        raise InputError(
+            f"target {target.name!r} has only one class, {str(target.classes[0])!r}: there is "
+            "nothing to tell apart. Give at least two classes, each in a folder of its own."
+        )
+
+
+def _column(name: str | None, columns: Mapping[str, Any], kind: str) -> Any:
+    if name is None:
+        return None
+    if name not in columns:
+        raise UnknownNameError(kind, name, list(columns))
+    return columns[name].values

@@ -1,0 +1,156 @@
+"""train(): stage 2, from cached layers to a model."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.cache import EmbeddingStore
+from pipeline.config import TrainOptions
+from pipeline.heads import Problem
+from pipeline.model import TransferModel
+from pipeline.results import TargetResults
+from pipeline.samples import Part
+from pipeline.training.figures import measure, no_figures
+from pipeline.training.labelled import Labelled, labelled_rows
+from pipeline.training.learning import learn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.samples import Target
+
+__all__ = ["train"]
+
+_log = logging.getLogger(__name__)
+_PARTS: tuple[Part, ...] = ("train", "val", "test")
+
+
+def train(
+    store: EmbeddingStore,
+    options: TrainOptions | None = None,
+    *,
+    layers: str | Sequence[str] = "all",
+    head: Any = None,
+) -> TransferModel:
+    """Fuse cached layers and train a head on them.
+
+    The held-out rows are looked at once, after everything has been chosen.
+
+    Parameters
+    ----------
+    store : EmbeddingStore
+        A cache with labels.
+    options : TrainOptions, optional
+        Target, fusion, head, split, ...
+    layers : str or sequence of str
+        Which cached layers to use: ``"all"``, or names (joined by commas).
+    head : estimator, optional
+        Any scikit-learn predictor, instead of the one that the options name.
+
+    Returns
+    -------
+    TransferModel
+        Its ``results`` hold the figures and everything that was compared.
+
+    Raises
+    ------
+    InputError
+        When there are no labels, or nothing to learn from them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> labels = ["owl", "elk"] * 30
+    >>> X = rng.normal(size=(60, 4)) + (np.array(labels) == "owl")[:, None] * 4
+    >>> store = EmbeddingStore.from_arrays(
+    ...     {"mine/deep": X}, [f"{n}.jpg" for n in range(60)], {"label": labels})
+    >>> model = train(store, TrainOptions(head="ridge"))
+    >>> model.results["label"].figures["accuracy"]
+    1.0
+    """
+    options = options or TrainOptions()
+    labelled = labelled_rows(store, options)
+    target, split = labelled.target, labelled.split
+    _log.info("target %s", target.describe())
+    chosen = _layers(store, layers)
+    held = {part: _present(split.rows(store.ids, part), target) for part in _PARTS}
+    train_rows = np.sort(np.concatenate([held["train"], held["val"]]))
+    _say_split(labelled, len(train_rows), len(held["test"]))
+    problem = _problem(store, chosen, labelled, train_rows)
+    learnt = learn(
+        problem,
+        fusion=options.fusion,
+        head=options.head if head is None else head,
+        class_weight=None if options.class_weight == "none" else options.class_weight,
+        random_state=options.seed,
+    )
+    figures = no_figures(target.kind)
+    if len(held["test"]):
+        X, _ = store.matrix(list(learnt.best.layers), held["test"])
+        figures = dict(measure(learnt.pipeline, X, target.subset(held["test"])))
+    pipeline, trained_on = learnt.pipeline, len(train_rows)
+    if options.refit and len(held["test"]):
+        every = np.sort(np.concatenate([train_rows, held["test"]]))
+        pipeline = learnt.refit(_problem(store, chosen, labelled, every))
+        split, trained_on = split.trained_on_all(), len(every)
+    results = TargetResults(
+        kind=target.kind,
+        figures=figures,
+        n_train=trained_on,
+        n_test=len(held["test"]),
+        layers=learnt.best.layers,
+        fusion=learnt.best.fusion,
+        head=learnt.best.head,
+        fusions=learnt.candidates,
+    )
+    used = {name: store.layers[name] for name in learnt.best.layers}
+    owners = dict.fromkeys(name.rpartition("/")[0] for name in used)
+    return TransferModel(
+        specs={owner: store.specs[owner] for owner in owners},
+        layers=used,
+        heads={target.name: pipeline},
+        results={target.name: results},
+        split=split,
+        weights={owner: store.weights[owner] for owner in owners if owner in store.weights},
+    )
+
+
+def _layers(store: EmbeddingStore, request: str | Sequence[str]) -> list[str]:
+    """Resolve the layers to use, bottom to top."""
+    if request in ("auto", "all"):
+        return list(store.layers)
+    names = request.split(",") if isinstance(request, str) else list(request)
+    _, slices = store.matrix(names, rows=slice(0, 0))
+    return [name for name in store.layers if name in slices]
+
+
+def _present(rows: NDArray[np.int64], target: Target) -> NDArray[np.int64]:
+    return rows[target.present[rows]]
+
+
+def _problem(
+    store: EmbeddingStore, layers: list[str], labelled: Labelled, rows: NDArray[np.int64]
+) -> Problem:
+    X, layer_slices = store.matrix(layers, rows)
+    groups = labelled.groups
+    return Problem(
+        X,
+        layer_slices,
+        labelled.target.subset(rows),
+        groups=None if groups is None else [groups[row] for row in rows],
+        digests=[bytes(digest) for digest in store.inputs["digest"][rows]],
+    )
+
+
+def _say_split(labelled: Labelled, n_train: int, n_test: int) -> None:
+    _log.info("training on %d rows, %d held out (seed %d)", n_train, n_test, labelled.split.seed)
+    if labelled.split.untested:
+        _log.info("too few rows to hold any out: %s", ", ".join(labelled.split.untested))
+    if crossing := labelled.split.crossing:
+        _log.info("%d duplicates stand on both sides of the given split", crossing)
