@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from pipeline.config import EmbedOptions
 from pipeline.embedding import ContentCache, Fetched
 from pipeline.errors import InputError, OptionError
+from pipeline.heads import Problem
+from pipeline.model import TransferModel, spread
+from pipeline.results import TargetResults
+from pipeline.samples import Split, Target
+from pipeline.training import Learnt, learn, no_figures, refuse_sameness
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -202,3 +207,195 @@ class _Transfers(_Embeds):
         self.precision = precision
         self.on_bad_input = on_bad_input
         self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Embed the pictures, and train a head on them.
+
+        Parameters
+        ----------
+        X : sequence of paths, PIL images or uint8 arrays
+        y : sequence of shape (n_samples,)
+            None, NaN or ``""`` is a missing label: such a row is left out.
+        sample_weight : array of shape (n_samples,), optional
+        groups : sequence of shape (n_samples,), optional
+            Rows of one group stay together in the inner folds.
+        """
+        y = _column(y, len(X))
+        fetched = self._fetch(X)
+        target = Target.decide(TARGET, y, self._kind).subset(fetched.usable)
+        rows = np.flatnonzero(target.present)
+        if not len(rows):
+            raise InputError("no input has both a label and a readable picture. Label some.")
+        refuse_sameness(target.subset(rows))
+        places = np.flatnonzero(fetched.usable)[rows]
+        problem = Problem(
+            fetched.X[rows],
+            fetched.layer_slices,
+            target.subset(rows),
+            groups=None if groups is None else [groups[place] for place in places],
+            digests=[fetched.digests[row] for row in rows],
+            sample_weight=None if sample_weight is None else np.asarray(sample_weight)[places],
+        )
+        learnt = learn(
+            problem,
+            fusion=self.fusion,
+            head=self.head,
+            class_weight=getattr(self, "class_weight", None),
+            random_state=self.random_state,
+        )
+        self.model_ = self._model(learnt, problem)
+        return self
+
+    def _model(self, learnt: Learnt, problem: Problem) -> TransferModel:
+        cache, best = self._cache(), learnt.best
+        results = TargetResults(
+            kind=self._kind,
+            figures=no_figures(self._kind),
+            n_train=len(problem.target),
+            n_test=0,
+            layers=best.layers,
+            fusion=best.fusion,
+            head=best.head,
+            fusions=learnt.candidates,
+        )
+        ids = [digest.hex() for digest in problem.digests or ()]
+        unique = dict(zip(ids, problem.digests or (), strict=True))
+        return TransferModel(
+            specs={cache.spec.backbone: cache.spec},
+            layers={name: cache.layers[name] for name in best.layers},
+            heads={TARGET: learnt.pipeline},
+            results={TARGET: results},
+            split=Split.make(
+                list(unique), list(unique.values()), None, test_fraction=0, seed=self.random_state
+            ),
+            weights={} if cache.weights == "default" else {cache.spec.backbone: cache.weights},
+            given={} if isinstance(self.backbone, str) else {self.backbone.name: self.backbone},
+        )
+
+    def _head_input(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Give the columns that the head takes, and which inputs they are of."""
+        check_is_fitted(self)
+        fetched = self._fetch(X)
+        columns = [fetched.X[:, fetched.layer_slices[name]] for name in self.model_.layers]
+        return np.concatenate(columns, axis=1), fetched.usable
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict: shape (n_samples,); None or NaN for a skipped picture."""
+        matrix, usable = self._head_input(X)
+        return spread(self.model_.heads[TARGET].predict(matrix), usable, self._kind)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model file that `TransferModel.load` and ``pipeline predict`` read."""
+        check_is_fitted(self)
+        self.model_.save(path)
+
+
+class TransferClassifier(ClassifierMixin, _Transfers):
+    """Pictures in, labels out: a frozen backbone, fused layers and a head.
+
+    Parameters
+    ----------
+    backbone, layers, pooling, image_size, resize, cache_dir, batch_size, device, precision
+        As for `LayerEmbedder`.
+    fusion : str
+        ``"auto"``, ``"last"``, ``"single:LAYER"``, ``"average"``, ``"weighted"`` or
+        ``"concat"``.
+    head : str or estimator
+        ``"auto"``, a key of `pipeline.heads.HEADS`, or any scikit-learn classifier.
+    class_weight : {"balanced", None}
+    on_bad_input : {"fail", "skip"}
+        ``skip`` leaves an unreadable picture out of fit, and predicts None for it.
+    random_state : int
+
+    Attributes
+    ----------
+    classes_ : array of shape (n_classes,)
+    model_ : TransferModel
+
+    Examples
+    --------
+    >>> from pipeline.backbones import load_backbone
+    >>> pictures = np.zeros((20, 40, 40), np.uint8)
+    >>> pictures[10:, :20] = 255
+    >>> labels = ["dark"] * 10 + ["half"] * 10
+    >>> clf = TransferClassifier(load_backbone("timm/test_resnet", weights=None), head="lda")
+    >>> clf.fit(pictures, labels).predict(pictures[[0, 19]])
+    array(['dark', 'half'], dtype='<U4')
+    """
+
+    _kind = "class"
+
+    def __init__(
+        self,
+        backbone: str | Backbone = "efficientnet_lite0",
+        *,
+        layers: str | Sequence[str] = "auto",
+        pooling: str = "auto",
+        image_size: int | None = None,
+        resize: str = "crop",
+        fusion: str = "auto",
+        head: Any = "auto",
+        class_weight: str | None = None,
+        cache_dir: str | Path | None = None,
+        batch_size: int | str = "auto",
+        device: str = "auto",
+        precision: str = "auto",
+        on_bad_input: str = "fail",
+        random_state: int = 0,
+    ) -> None:
+        super().__init__(
+            backbone,
+            layers=layers,
+            pooling=pooling,
+            image_size=image_size,
+            resize=resize,
+            fusion=fusion,
+            head=head,
+            cache_dir=cache_dir,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            on_bad_input=on_bad_input,
+            random_state=random_state,
+        )
+        self.class_weight = class_weight
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """Classes in the order of the probabilities."""
+        check_is_fitted(self, "model_")
+        return np.asarray(self.model_.heads[TARGET].classes_)
+
+    def predict_proba(self, X: Any) -> NDArray[np.floating]:
+        """Give class probabilities: shape (n_samples, n_classes); NaN for a skipped picture."""
+        matrix, usable = self._head_input(X)
+        return spread(self.model_.heads[TARGET].predict_proba(matrix), usable, "number")
+
+
+class TransferRegressor(RegressorMixin, _Transfers):
+    """Pictures in, numbers out; parameters as for `TransferClassifier`, without class weights.
+
+    Examples
+    --------
+    >>> from pipeline.backbones import load_backbone
+    >>> pictures = np.stack([np.full((40, 40), grey, np.uint8) for grey in range(0, 250, 10)])
+    >>> backbone = load_backbone("timm/test_resnet", weights=None)
+    >>> reg = TransferRegressor(backbone).fit(pictures, np.arange(25.0))
+    >>> bool(reg.score(pictures, np.arange(25.0)) > 0.9)
+    True
+    """
+
+    _kind = "number"
+
+
+def _column(y: Any, n_samples: int) -> Any:
+    """Take labels as a column of ``n_samples``, a column vector too."""
+    if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
+        y = np.asarray(y)[:, 0]
+    if getattr(y, "ndim", 1) != 1 or len(y) != n_samples:
+        shape = getattr(y, "shape", (len(y),))
+        raise InputError(
+            f"y has the shape {tuple(shape)}, but X has {n_samples} inputs. "
+            "Give one label for each input."
+        )
+    return y

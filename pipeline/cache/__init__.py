@@ -27,7 +27,7 @@ from pipeline.cache.contents import (
 from pipeline.cache.lock import CacheLock
 from pipeline.cache.merge import merge
 from pipeline.cache.parts import FoundParts, Part, PartFolder
-from pipeline.cache.seal import check_seal
+from pipeline.cache.seal import check_seal, is_cache
 from pipeline.cache.store import EmbeddingStore
 from pipeline.cache.writing import write_cache
 
@@ -44,6 +44,7 @@ __all__ = [
     "PartFolder",
     "check_seal",
     "digests_of",
+    "is_cache",
     "merge",
     "write_cache",
 ]

@@ -22,7 +22,7 @@ from pipeline.cache.contents import FORMAT_VERSION
 from pipeline.digest import DIGEST_SIZE
 from pipeline.errors import CacheDamagedError, CacheError
 
-__all__ = ["Extent", "Seal", "check_seal", "seal", "user_block_size"]
+__all__ = ["Extent", "Seal", "check_seal", "is_cache", "seal", "user_block_size"]
 
 MAGIC = b"transfer-pipeline cache\n"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -62,6 +62,16 @@ class Seal:
     def text(self) -> bytes:
         """Give the user block, padded with zeros."""
         return (MAGIC + json.dumps(vars(self)).encode() + b"\n").ljust(self.user_block, b"\0")
+
+
+def is_cache(path: Path) -> bool:
+    """Whether a file begins like a cache, or like any HDF5 file; it may be damaged."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(MAGIC))
+    except OSError:
+        return False
+    return start == MAGIC or _is_hdf5(start)
 
 
 def user_block_size(n_layers: int) -> int:

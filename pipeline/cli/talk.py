@@ -28,12 +28,12 @@ class _Escaped(logging.Formatter):
 
 
 def printable(text: str) -> str:
-    """Escape control characters and lone surrogates, keeping newlines.
+    r"""Escape control characters and lone surrogates, keeping newlines.
 
     Examples
     --------
-    >>> printable("a\\x1b[2Jb")
-    'a\\\\x1b[2Jb'
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
     """
     return "".join(
         char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()

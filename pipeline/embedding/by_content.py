@@ -92,6 +92,11 @@ class ContentCache:
         """What the numbers depend on."""
         return self.wanted.spec
 
+    @property
+    def weights(self) -> str:
+        """Where the backbone's weights came from."""
+        return self.wanted.weights
+
     def fetch(self, sources: Sequence[Any], *, skip: bool = False) -> Fetched:
         """Look inputs up by content, and embed those that are not there yet.
 

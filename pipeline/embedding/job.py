@@ -95,6 +95,19 @@ class EmbeddingJob:
         held = {name for one in self.wanted for name in one.held}
         self.new_layers = {name: n for name, n in self.layers.items() if name not in held}
 
+    def outlook(self) -> str:
+        """Say what is to be done, in a line."""
+        rows = len(self.plan.fresh) + (len(self.plan.kept) if self.new_layers else 0)
+        names = ", ".join(one.spec.backbone for one in self.wanted)
+        return (
+            f"{rows} images to embed, {len(self.samples) - rows} held already; {names}, "
+            f"{len(self.layers)} layers, {self._megabytes(rows):.1f} MB"
+        )
+
+    def _megabytes(self, rows: int) -> float:
+        value = 2 if self.wanted[0].spec.store_dtype == "float16" else 4
+        return rows * sum(self.layers.values()) * value / 1e6
+
     def execute(self, *, progress: bool = False) -> Summary:
         """Embed what is missing, and make the finished cache.
 
@@ -187,7 +200,6 @@ class EmbeddingJob:
                     shown.advance(len(batch.rows))
 
     def _say_what_is_coming(self, total: int, device: str) -> None:
-        value = 2 if self.wanted[0].spec.store_dtype == "float16" else 4
         _log.info(
             "embedding %d images with %s: %d layers, %s on %s, %.1f MB",
             total,
@@ -195,7 +207,7 @@ class EmbeddingJob:
             len(self.layers),
             self.wanted[0].spec.precision,
             device,
-            total * sum(self.layers.values()) * value / 1e6,
+            self._megabytes(total),
         )
 
     def _refuse_failures(self, parts: Sequence[Part]) -> None:

@@ -103,7 +103,9 @@ class Forward:
         if sound[filled].all():
             return
         row, column = np.argwhere(~sound & filled[:, None])[0]
-        raise BackboneError(_unsound(ids[row], self._layer_at(column), packed[row, column], most))
+        raise BackboneError(_unsound(
+            ids[row], self._layer_at(column), float(packed[row, column]), float(most)
+        ))
 
     def _layer_at(self, column: int) -> str:
         ends = np.cumsum(list(self.layers.values()))

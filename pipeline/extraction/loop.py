@@ -7,14 +7,14 @@ Everything that turns inputs into embeddings goes through it: `embed` by way of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
 from pipeline.cache import INPUT, Failure
 from pipeline.extraction.clock import Clock
 from pipeline.extraction.forward import Forward
-from pipeline.inputs import Loaded, load
+from pipeline.inputs import Decoder, Loaded, load
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,14 +118,13 @@ def extract(
     """
     clock = clock or Clock()
     preprocessings = list(dict.fromkeys(forward.preprocess for forward in forwards))
-    decoder = forwards[0].spec.decoder
     loading = load(
         samples.sources,
         batches,
         preprocessings,
         known=known,
         num_workers=num_workers,
-        decoder=decoder,
+        decoder=cast("Decoder", forwards[0].spec.decoder),
     )
     for loaded in loading:
         clock.wait += loaded.waited

@@ -27,7 +27,7 @@ OWN_STEPS: dict[str, str] = {
     "AverageFusion": "pipeline.fusion.average",
     "ConcatFusion": "pipeline.fusion.concat",
     "SeveralLabels": "pipeline.heads.several_labels",
-    "SingleLayer": "pipeline.fusion.concat",
+    "SingleLayer": "pipeline.fusion.single",
     "TemperatureClassifier": "pipeline.heads.temperature",
     "TorchClassifier": "pipeline.heads.torch_heads",
     "TorchRegressor": "pipeline.heads.torch_heads",

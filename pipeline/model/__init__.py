@@ -14,7 +14,7 @@
 from pipeline.model.file import read_model_file
 from pipeline.model.in_memory import Embedded
 from pipeline.model.predictions import heldout_table, predictions_table, write_table
-from pipeline.model.transfer_model import TransferModel, as_samples
+from pipeline.model.transfer_model import TransferModel, as_samples, spread
 
 __all__ = [
     "Embedded",
@@ -23,5 +23,6 @@ __all__ = [
     "heldout_table",
     "predictions_table",
     "read_model_file",
+    "spread",
     "write_table",
 ]

@@ -93,7 +93,7 @@ def predictions_table(
     }
     classes = class_names(next(iter(model.heads.values()))) if proba else []
     middle = ["target"] if several else []
-    rows = []
+    rows: list[list[str]] = []
     for place, name in enumerate(samples.ids):
         for target, cells in answers.items():
             own = cells[places[place]] if embedded.usable[place] else [""] * (1 + len(classes))

@@ -139,7 +139,7 @@ class TransferModel:
         embedded = self.embed(X, on_bad_input=on_bad_input, **options)
         return _only(
             {
-                name: _spread(head.predict(embedded.X), embedded.usable, self.results[name].kind)
+                name: spread(head.predict(embedded.X), embedded.usable, self.results[name].kind)
                 for name, head in self.heads.items()
             }
         )
@@ -166,7 +166,7 @@ class TransferModel:
         embedded = self.embed(X, on_bad_input=on_bad_input, **options)
         return _only(
             {
-                name: _spread(head.predict_proba(embedded.X), embedded.usable, "number")
+                name: spread(head.predict_proba(embedded.X), embedded.usable, "number")
                 for name, head in self.heads.items()
             }
         )
@@ -269,8 +269,8 @@ def as_samples(X: SampleSet | Sequence[Any] | str | Path) -> SampleSet:
     return SampleSet.from_list(X)
 
 
-def _spread(values: NDArray[Any], usable: NDArray[np.bool_], kind: str) -> NDArray[Any]:
-    """Put the values of usable rows in their places, missing ones between them."""
+def spread(values: NDArray[Any], usable: NDArray[np.bool_], kind: str) -> NDArray[Any]:
+    """Put the values of usable rows in their places, None (NaN for numbers) between them."""
     if usable.all():
         return values
     if kind == "number":

@@ -88,7 +88,7 @@ def _labelled_anywhere(columns: Mapping[str, Column], besides: set[str]) -> NDAr
         for name, column in columns.items()
         if name not in besides
     ]
-    return np.any(present, axis=0)
+    return np.asarray(np.any(present, axis=0))
 
 
 def refuse_sameness(target: Target) -> None:
