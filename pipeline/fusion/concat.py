@@ -21,13 +21,13 @@ class ConcatFusion(LayerFuser):
     ----------
     layer_slices : dict of str to slice, or None
         Columns of each layer; None takes ``X`` for one layer.
-    scaling : {"standard", "trace", "l2", "none"}
+    scaling : {"trace", "standard", "l2", "none"}
         See `LayerFuser`.
 
     Attributes
     ----------
     layers_ : dict of str to (int, int)
-        First and last-but-one column of every layer.
+        Start and stop column of every layer.
     offset_, factor_ : arrays of shape (n_features,)
         The scaled value of a column is ``(x - offset_) * factor_``.
 

@@ -25,7 +25,7 @@ class SingleLayer(LayerFuser):
         Columns of each layer; None takes ``X`` for one layer.
     layer : str, optional
         Full name, or the tap where only one layer has it; None takes the last.
-    scaling : {"standard", "trace", "l2", "none"}
+    scaling : {"trace", "standard", "l2", "none"}
         See `LayerFuser`.
 
     Attributes
@@ -52,7 +52,7 @@ class SingleLayer(LayerFuser):
         layer_slices: Mapping[str, slice] | None = None,
         *,
         layer: str | None = None,
-        scaling: Scaling = "standard",
+        scaling: Scaling = "trace",
     ) -> None:
         super().__init__(layer_slices, scaling=scaling)
         self.layer = layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from pipeline.errors import InputError, UnknownNameError
 
@@ -15,7 +16,7 @@ WHOLE = "features"
 def resolve_slices(
     layer_slices: Mapping[str, slice] | None, n_columns: int
 ) -> dict[str, tuple[int, int]]:
-    """Give first and last-but-one column of every layer, in the order given.
+    """Give start and stop column of every layer, in the order given.
 
     Parameters
     ----------
@@ -27,7 +28,7 @@ def resolve_slices(
     Raises
     ------
     InputError
-        When there is no layer, or one does not lie within ``X``.
+        When there is no layer, or one does not lie within ``X``, or two overlap.
 
     Examples
     --------
@@ -47,6 +48,10 @@ def resolve_slices(
                 "Give the layer_slices that belong to this X."
             )
         resolved[name] = (start, stop)
+    in_order = sorted(resolved.items(), key=lambda item: item[1])
+    for (below, (_, stop)), (above, (start, _)) in pairwise(in_order):
+        if start < stop:
+            raise InputError(f"layers {below!r} and {above!r} share columns. Give each its own.")
     return resolved
 
 
