@@ -26,6 +26,8 @@ HEADS: dict[str, str] = {
 OWN_STEPS: dict[str, str] = {
     "AverageFusion": "pipeline.fusion.average",
     "ConcatFusion": "pipeline.fusion.concat",
+    "LooRidgeClassifier": "pipeline.heads.ridge",
+    "LooRidgeRegressor": "pipeline.heads.ridge",
     "SeveralLabels": "pipeline.heads.several_labels",
     "SingleLayer": "pipeline.fusion.single",
     "TemperatureClassifier": "pipeline.heads.temperature",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.errors import OptionError
+from pipeline.heads.ridge import LooRidgeClassifier, LooRidgeRegressor
 from pipeline.heads.temperature import TemperatureClassifier
 from pipeline.heads.torch_heads import TorchClassifier, TorchRegressor
 from pipeline.heads.tuned import TunedClassifier, TunedRegressor
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-ALPHAS = tuple(10.0**power for power in range(-1, 7))
 NEIGHBOURS = (1, 3, 5, 10, 20)
 
 
@@ -24,15 +24,11 @@ def logistic(kind: str, class_weight: str | None, random_state: int) -> Any:
 
 
 def ridge(kind: str, class_weight: str | None, random_state: int) -> Any:
-    """Ridge regression on numbers or class indicators; alpha by exact leave-one-out."""
-    from sklearn.linear_model import RidgeClassifierCV, RidgeCV
-
+    """Ridge regression on a number or on class indicators; alpha by exact leave-one-out."""
     if kind == "number":
         _no_weights("ridge", class_weight)
-        return RidgeCV(ALPHAS)
-    return TemperatureClassifier(
-        RidgeClassifierCV(ALPHAS, class_weight=class_weight), random_state=random_state
-    )
+        return LooRidgeRegressor(random_state=random_state)
+    return LooRidgeClassifier(class_weight=class_weight, random_state=random_state)
 
 
 def svm(kind: str, class_weight: str | None, random_state: int) -> Any:

@@ -20,7 +20,7 @@ from pipeline.heads.inner import inner_folds, part_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["TemperatureClassifier"]
+__all__ = ["TemperatureClassifier", "best_temperature", "log_loss_at", "softmax"]
 
 _MOST_ROWS = 4_000
 _TINY = 1e-15
@@ -98,7 +98,7 @@ class TemperatureClassifier(ClassifierMixin, BaseEstimator):
         return best_temperature(np.concatenate(scores), np.concatenate(truth))
 
     def decision_function(self, X: Any) -> NDArray[np.floating]:
-        """Give scores divided by the temperature: (n_samples,) for two classes, else a column each."""
+        """Give scores over the temperature: one for two classes, else one a class."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         scores: NDArray[np.floating] = self.estimator_.decision_function(X)
@@ -106,7 +106,7 @@ class TemperatureClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """Give class probabilities: shape (n_samples, n_classes)."""
-        return _softmax(_columns(self.decision_function(X)))
+        return softmax(_columns(self.decision_function(X)))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict the class of the highest probability: shape (n_samples,)."""
@@ -126,10 +126,17 @@ def best_temperature(scores: NDArray[np.floating], truth: NDArray[np.int64]) -> 
     from scipy.optimize import minimize_scalar
 
     def loss(log_temperature: float) -> float:
-        own = _softmax(scores / np.exp(log_temperature))[np.arange(len(truth)), truth]
-        return float(-np.log(np.clip(own, _TINY, 1)).mean())
+        return log_loss_at(float(np.exp(log_temperature)), scores, truth)
 
     return float(np.exp(minimize_scalar(loss, bounds=(-8.0, 4.0), method="bounded").x))
+
+
+def log_loss_at(
+    temperature: float, scores: NDArray[np.floating], truth: NDArray[np.int64]
+) -> float:
+    """Mean log-loss of ``softmax(scores / temperature)``."""
+    own = softmax(scores / temperature)[np.arange(len(truth)), truth]
+    return float(-np.log(np.clip(own, _TINY, 1)).mean())
 
 
 def _columns(scores: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -137,6 +144,7 @@ def _columns(scores: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
 
 
-def _softmax(scores: NDArray[np.floating]) -> NDArray[np.floating]:
+def softmax(scores: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Give probabilities along the last axis."""
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
