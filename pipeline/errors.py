@@ -39,6 +39,7 @@ __all__ = [
     "UnknownNameError",
     "UnreadableError",
     "nearest",
+    "reason_of",
 ]
 
 _SCREENFUL = 20
@@ -55,6 +56,18 @@ def nearest(name: str, accepted: Iterable[str]) -> str | None:
     names = {candidate.lower(): candidate for candidate in accepted}
     matches = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     return names[matches[0]] if matches else None
+
+
+def reason_of(error: BaseException) -> str:
+    r"""Give the first line of a library's error, to be quoted in a sentence of ours.
+
+    Examples
+    --------
+    >>> reason_of(ValueError("no header.\nSee the manual.")), reason_of(KeyError())
+    ('no header', 'KeyError()')
+    """
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(" .:") if text else repr(error)
 
 
 class PipelineError(Exception):

@@ -16,7 +16,7 @@ from pipeline.errors import OptionError, UnknownNameError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["POOLINGS", "check_pooling", "pool", "pooled_width"]
+__all__ = ["POOLINGS", "pool", "pooled_width", "resolve_pooling"]
 
 _GEM_POWER = 3.0
 _GEM_FLOOR = 1e-6
@@ -69,17 +69,41 @@ POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
 _WIDTH_FACTORS = {"mean+max": 2, "grid2": 4, "grid4": 16}
 
 
-def check_pooling(pooling: str) -> None:
-    """Refuse a pooling that no one knows.
+def resolve_pooling(pooling: str, *, class_token: bool) -> str:
+    """Say what ``auto`` is for a network, and refuse what it cannot do.
+
+    Parameters
+    ----------
+    pooling : str
+        ``"auto"`` (class token and patch mean as two layers, else the mean), a key of
+        `POOLINGS`, or several joined by ``,``.
+    class_token : bool
+        Whether the network's tokens start with a class token.
 
     Raises
     ------
     UnknownNameError
-        For any name in ``pooling`` (several are joined by a comma) not in `POOLINGS`.
+        For a name that is not in `POOLINGS`.
+    OptionError
+        When ``cls`` is asked of a network without a class token.
+
+    Examples
+    --------
+    >>> resolve_pooling("auto", class_token=True)
+    'cls,mean'
     """
-    for name in pooling.split(","):
+    if pooling == "auto":
+        return "cls,mean" if class_token else "mean"
+    names = [name.strip() for name in pooling.split(",")]
+    for name in names:
         if name not in POOLINGS:
             raise UnknownNameError("pooling", name, ["auto", *POOLINGS])
+    if "cls" in names and not class_token:
+        raise OptionError(
+            "pooling cls needs a class token, and this network has none. "
+            "Use mean, max, mean+max, gem, grid2 or grid4."
+        )
+    return ",".join(names)
 
 
 def pooled_width(width: int, pooling: str) -> int:
@@ -133,7 +157,7 @@ def _as_maps(values: Tensor, axes: str, pooling: str, prefix_tokens: int) -> Ten
     patches = values[:, prefix_tokens:].transpose(1, 2)
     side = math.isqrt(patches.shape[2])
     if side * side == patches.shape[2]:
-        return patches.unflatten(2, (side, side))
+        return patches.reshape(*patches.shape[:2], side, side)
     if pooling.startswith("grid"):
         raise OptionError(
             f"pooling {pooling} needs a square map, but this network gives "

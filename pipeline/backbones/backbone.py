@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.checkpoint import weights_digest
 from pipeline.backbones.device import resolve_device, resolve_precision
 from pipeline.backbones.engines import Engine, make_engine
 from pipeline.backbones.layer import choose_layers
 from pipeline.backbones.network import Network, layers_of
+from pipeline.errors import InputError
 from pipeline.spec import EmbeddingSpec, Precision, StoreDtype
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Backbone:
     >>> list(backbone.layers)
     ['layer1', 'layer2', 'layer3', 'layer4', 'features']
     >>> backbone.embed(np.zeros((2, 160, 160, 3), np.uint8)).shape
-    (2, 320)
+    (2, 464)
     """
 
     modality = "image"
@@ -62,6 +63,10 @@ class Backbone:
         self.preprocess = network.preprocess
         self.pooling, self.layers = layers_of(network, pooling)
         self._engines: dict[tuple[tuple[str, ...], str, str], Engine] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the engines behind: they are made again where the backbone arrives."""
+        return self.__dict__ | {"_engines": {}}
 
     def __repr__(self) -> str:
         height, width = self.preprocess.image_size
@@ -133,5 +138,17 @@ class Backbone:
         -------
         float32 array of shape (batch, sum of widths)
             The layers side by side, bottom to top.
+
+        Raises
+        ------
+        InputError
+            When the batch has another shape or dtype.
         """
+        shape = (*self.preprocess.image_size, 3)
+        if batch.shape[1:] != shape or batch.dtype != "uint8":
+            raise InputError(
+                f"a batch for {self.name} must be uint8 of shape (batch, {shape[0]}, {shape[1]}, "
+                f"3), but this one is {batch.dtype} of shape {batch.shape}. Resize its pictures "
+                "as backbone.preprocess says, and do not normalise them."
+            )
         return self.engine(layers, device=device, precision=precision).embed(batch)

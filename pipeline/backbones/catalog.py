@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.backbones.layer import Axes, Layer, layers_of_tap
 from pipeline.errors import OptionError
-from pipeline.pooling import check_pooling
+from pipeline.pooling import resolve_pooling
 from pipeline.spec import Preprocessing, Resize
 
 __all__ = ["BACKBONES", "FAMILIES", "Bundled", "adapt"]
@@ -48,17 +48,11 @@ class Bundled:
 
     def layers(self, pooling: str) -> tuple[str, dict[str, Layer]]:
         """Resolve the pooling and list the layers, as a real forward pass would."""
-        pooling = "mean" if pooling == "auto" else pooling
-        check_pooling(pooling)
-        if "cls" in pooling:
-            raise OptionError(
-                "pooling cls needs a class token, and this network has none. "
-                "Use mean, max, mean+max, gem, grid2 or grid4."
-            )
+        pooling = resolve_pooling(pooling, class_token=False)
         layers: dict[str, Layer] = {}
         for tap, width, axes in self.taps:
             module = "" if axes == "BD" else tap
-            layers |= layers_of_tap(tap, module, width, axes, pooling)
+            layers |= layers_of_tap(Layer(tap, width, axes, module), pooling)
         return pooling, layers
 
 

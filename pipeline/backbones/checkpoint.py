@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.digest import digest_arrays
-from pipeline.errors import BackboneError
+from pipeline.errors import BackboneError, reason_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -16,6 +17,8 @@ __all__ = ["load_weights", "read_state", "weights_digest"]
 
 _SHOWN = 3
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
+_COUNTER = "num_batches_tracked"
+"""Only training reads it, and files of old versions of torch lack it."""
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -24,7 +27,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     Parameters
     ----------
     path : path
-        A ``.safetensors`` file, or one written by ``torch.save`` that holds tensors only.
+        A safetensors file, or one written by ``torch.save`` that holds tensors only; the
+        content says which, whatever the suffix.
 
     Raises
     ------
@@ -35,14 +39,26 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise BackboneError(f"no weights file at {path}. Give a .safetensors or .pt file.")
     try:
-        state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        state = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
     except Exception as error:  # the readers raise whatever their parsers raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise BackboneError(
-            f"{path} cannot be read as weights: {reason}. Accepted: a .safetensors file, or a "
-            "file by torch.save that holds a dict of tensors and nothing else."
+            f"{path} cannot be read as weights: {_reason(error)}. Accepted: a .safetensors file, "
+            "or a .pt file that holds a dict of tensors and nothing else, as "
+            "torch.save(module.state_dict(), file) writes it."
         ) from error
-    return state
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds more than tensors, or is damaged, and nothing in it is ever run"
+    return reason_of(error)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a JSON header follows the eight bytes of its length."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -62,7 +78,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         isinstance(value, torch.Tensor) for value in state.values()
     ):
         raise TypeError("it holds no dict of tensors")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    return dict(state)
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
@@ -74,22 +90,22 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], origin: str) ->
         When tensors are missing or have another shape.
     """
     own = module.state_dict()
-    missing = [name for name in own if name not in state]
+    missing = [name for name in own if name not in state and not name.endswith(_COUNTER)]
     if missing:
-        found = sum(name in state for name in own)
+        more = ", ..." if len(missing) > _SHOWN else ""
         raise BackboneError(
             f"{origin} lacks {len(missing)} of the {len(own)} tensors of this architecture "
-            f"({', '.join(missing[:_SHOWN])}, ...); {found} fit. "
+            f"({', '.join(missing[:_SHOWN])}{more}). "
             "Name the architecture the file was made for."
         )
-    odd = [name for name in own if own[name].shape != state[name].shape]
+    odd = [name for name in own if name in state and own[name].shape != state[name].shape]
     if odd:
         raise BackboneError(
             f"{origin} has another shape for {len(odd)} tensors: {odd[0]} is "
             f"{tuple(state[odd[0]].shape)} there and {tuple(own[odd[0]].shape)} here. "
             "Name the architecture the file was made for."
         )
-    module.load_state_dict({name: state[name] for name in own})
+    module.load_state_dict({name: state.get(name, own[name]) for name in own})
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -56,8 +56,8 @@ def resolve_device(device: str = "auto") -> str:
     UnknownNameError, OptionError
         For a device that does not exist, in general or here.
     """
-    kind = device.split(":")[0]
-    if kind not in _DEVICES:
+    kind, _, index = device.partition(":")
+    if kind not in _DEVICES or (index and not (kind == "cuda" and index.isdecimal())):
         raise UnknownNameError("device", device, _DEVICES)
     if device == "cpu" or (device == "auto" and not _may_have_accelerator()):
         return "cpu"
@@ -66,7 +66,7 @@ def resolve_device(device: str = "auto") -> str:
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return next((name for name, available in here.items() if available), "cpu")
-    if not here[kind]:
+    if not here[kind] or (index and int(index) >= torch.cuda.device_count()):
         raise OptionError(f"device {device} was asked for, but torch finds none. Use auto or cpu.")
     return device
 

@@ -7,9 +7,10 @@ everywhere else, and where OpenVINO is missing or cannot convert a network.
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "EngineMemoryError", "make_engine"]
 
 _log = logging.getLogger(__name__)
+
+_TOLERANCES = {"float32": 0.01, "bfloat16": 0.2}
+"""How far a converted layer may be from torch's, as a share of its length."""
 
 
 class EngineMemoryError(MemoryError):
@@ -52,12 +56,8 @@ class EagerEngine:
 
         from pipeline.backbones.graph import EmbeddingGraph
 
-        dtype = getattr(torch, precision)
-        graph = EmbeddingGraph(network, layers, dtype)
-        if dtype is not torch.float32 or device != "cpu":
-            graph.module = copy.deepcopy(graph.module)  # the caller's network stays as it is
-        graph.module.to(device=device, dtype=dtype, memory_format=torch.channels_last)
-        self._graph = graph.to(device)
+        self._graph = EmbeddingGraph(network, layers, device, getattr(torch, precision))
+        self._graph.module.to(memory_format=torch.channels_last)
         self._device = device
 
     def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -75,22 +75,27 @@ class EagerEngine:
 
 
 class OpenVINOEngine:
-    """OpenVINO on the CPU, in float32 or native bfloat16."""
+    """OpenVINO on the CPU, in float32 or native bfloat16.
+
+    A picture alone is run twice, side by side: for a batch of one, some kernels add up in
+    another order (seen in Swin and PoolFormer), and its vector would depend on that.
+    """
 
     name = "openvino"
 
-    def __init__(self, network: Network, layers: Sequence[Layer], precision: str):
-        from pipeline.backbones.graph import EmbeddingGraph
-
-        model = _convert(EmbeddingGraph(network, layers), network.preprocess.image_size)
+    def __init__(self, graph: EmbeddingGraph, image_size: tuple[int, int], precision: str):
         hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
-        self._compiled = import_openvino().compile_model(  # type: ignore[union-attr]
-            model, "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+        compiled = import_openvino().compile_model(  # type: ignore[union-attr]
+            _convert(graph, image_size),
+            "CPU",
+            {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"},
         )
-        self._request = self._compiled.create_infer_request()
+        self._request = compiled.create_infer_request()
 
     def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed a batch; see `Engine`."""
+        if len(pictures) == 1:
+            return self.embed(np.repeat(pictures, 2, axis=0))[:1]
         result = self._request.infer([pictures], share_inputs=True, share_outputs=False)
         vectors: NDArray[np.float32] = result[0]
         return vectors
@@ -105,35 +110,94 @@ def make_engine(
     ----------
     network : Network
     layers : sequence of Layer
-        What to compute; nothing above the deepest of them is.
+        What to compute, bottom to top; nothing above the last of them is.
     device : str
         A resolved device.
     precision : {"float32", "bfloat16", "float16"}
     """
-    if device != "cpu" or (precision == "bfloat16" and not native_bfloat16()):
+    if device != "cpu":
+        return EagerEngine(network, layers, device, precision)
+    if precision == "bfloat16" and not native_bfloat16():
+        _log.warning("this processor has no bfloat16 of its own: float32 would be faster")
         return EagerEngine(network, layers, device, precision)
     if import_openvino() is None:
         _log.warning("openvino cannot be imported: the slower eager engine of torch serves")
         return EagerEngine(network, layers, device, precision)
     try:
-        return OpenVINOEngine(network, layers, precision)
-    except Exception as error:  # openvino's converter raises whatever its parts raise
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
-        _log.warning("openvino cannot convert this network (%s): eager torch serves", reason)
+        return _checked_openvino(network, layers, precision)
+    except _CannotConvertError as error:
+        _log.warning("openvino cannot convert this network (%s): eager torch serves", error)
         return EagerEngine(network, layers, device, precision)
+
+
+class _CannotConvertError(Exception):
+    """OpenVINO refuses the network, or computes something else than torch."""
+
+
+def _checked_openvino(
+    network: Network, layers: Sequence[Layer], precision: Precision
+) -> OpenVINOEngine:
+    """Convert the graph and hold it against torch, for tracing fixes what depends on the input.
+
+    The three pictures differ much, and are one more than the graph is traced with: a branch
+    or a batch size that was fixed shows.
+    """
+    import torch
+
+    from pipeline.backbones.graph import EmbeddingGraph
+
+    graph = EmbeddingGraph(network, layers)
+    height, width = network.preprocess.image_size
+    pictures = np.zeros((3, height, width, 3), np.uint8)
+    pictures[1] = np.random.default_rng(0).integers(0, 256, pictures[1].shape, np.uint8)
+    pictures[2] = 255
+    with torch.no_grad():
+        expected = graph(torch.from_numpy(pictures)).numpy()
+    try:
+        engine = OpenVINOEngine(graph, network.preprocess.image_size, precision)
+        vectors = engine.embed(pictures)
+    except Exception as error:  # openvino raises whatever its parts raise
+        raise _CannotConvertError(_why(error)) from error
+    start = 0
+    for layer in layers:
+        ours, torchs = (array[:, start : start + layer.width] for array in (vectors, expected))
+        if np.linalg.norm(ours - torchs) > _TOLERANCES[precision] * np.linalg.norm(torchs):
+            raise _CannotConvertError(f"it gives other numbers for {layer.name}")
+        start += layer.width
+    return engine
+
+
+def _why(error: Exception) -> str:
+    """Pick the one line of a report of OpenVINO that says something."""
+    lines = [line.strip("- .") for line in str(error).splitlines() if line.strip()]
+    rules = [line for line in lines if line.startswith("No conversion rule")]
+    return (rules or lines or [repr(error)])[-1]
 
 
 def _convert(graph: EmbeddingGraph, image_size: tuple[int, int]) -> Any:
     """Trace the graph for any batch size."""
-    import warnings
-
     import torch
 
-    openvino = import_openvino()
     height, width = image_size
     example = torch.zeros((2, height, width, 3), dtype=torch.uint8)
-    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer warns of every shape that it fixes
-        return openvino.convert_model(  # type: ignore[union-attr]
+    with torch.inference_mode(False), torch.no_grad(), _undisturbed():
+        return import_openvino().convert_model(  # type: ignore[union-attr]
             graph, example_input=example, input=[(-1, height, width, 3)]
         )
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep the tracer's warnings of every shape it fixes, and OpenVINO's hands, off the log.
+
+    Where a conversion fails, OpenVINO leaves the root logger muted.
+    """
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.setLevel(level)
+        root.filters, root.handlers = filters, handlers

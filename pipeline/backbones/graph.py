@@ -5,6 +5,7 @@ Every engine runs this same module: eager torch as it stands, the others convert
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.backbones.layer import Layer
-from pipeline.backbones.network import OUTPUT, Network, pack, tapped
+from pipeline.backbones.network import Network, pack, tapped
 
 __all__ = ["EmbeddingGraph"]
 
@@ -28,30 +29,39 @@ def _stop(_module: nn.Module, _inputs: Any, _output: Any) -> None:
 class EmbeddingGraph(nn.Module):
     """Normalise, run the network up to the deepest tap, pool and pack.
 
+    The module is copied, so that the caller's stays where and as it is.
+
     Parameters
     ----------
     network : Network
         The module with its taps.
     layers : sequence of Layer
-        What to compute, in the order in which it is packed.
+        What to compute, bottom to top: it is packed in this order.
+    device : str
+        Where it runs.
     dtype : torch.dtype
         Arithmetic of the network. Normalisation and pooling are in float32.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(
-        self, network: Network, layers: Sequence[Layer], dtype: torch.dtype = torch.float32
+        self,
+        network: Network,
+        layers: Sequence[Layer],
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.module = network.module
+        self.module = copy.deepcopy(network.module).to(dtype)
         self.layers = tuple(layers)
-        self.prefix_tokens = network.prefix_tokens
         self.dtype = dtype
         scale = torch.tensor(network.preprocess.std) * 255.0
         shift = torch.tensor(network.preprocess.mean) * 255.0
         self.register_buffer("shift", shift.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("scale", scale.view(1, -1, 1, 1), persistent=False)
-        self.deepest = _deepest(network, layers)
-        self.eval()
+        self.eval().to(device)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Embed a batch.
@@ -67,22 +77,14 @@ class EmbeddingGraph(nn.Module):
         normal = (pictures.permute(0, 3, 1, 2).float() - self.shift) / self.scale
         names = list(dict.fromkeys(layer.module for layer in self.layers))
         with tapped(self.module, names) as outputs:
-            if self.deepest == OUTPUT:
-                self.module(normal.to(self.dtype))
-            else:
-                self._run_to_deepest(normal.to(self.dtype))
-        return pack(self.layers, outputs, self.prefix_tokens)
+            self._run(normal.to(self.dtype), self.layers[-1].module)
+        return pack(self.layers, outputs)
 
-    def _run_to_deepest(self, normal: Tensor) -> None:
-        handle = self.module.get_submodule(self.deepest).register_forward_hook(_stop)
+    def _run(self, normal: Tensor, deepest: str) -> None:
+        handle = self.module.get_submodule(deepest).register_forward_hook(_stop)
         try:
             self.module(normal)
         except _DeepestTapReached:
             pass
         finally:
             handle.remove()
-
-
-def _deepest(network: Network, layers: Sequence[Layer]) -> str:
-    wanted = {layer.module for layer in layers}
-    return [module for module in network.taps.values() if module in wanted][-1]

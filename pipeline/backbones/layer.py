@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from pipeline.errors import UnknownNameError
+from pipeline.errors import OptionError, UnknownNameError
 from pipeline.pooling import pooled_width
 
 __all__ = ["Axes", "Layer", "choose_layers", "full_name", "layers_of_tap"]
@@ -26,13 +26,15 @@ class Layer:
     name : str
         Name within the backbone, without ``/`` and ``,``: ``"blocks.3"``, ``"blocks.3.cls"``.
     width : int
-        Values an input, pooled.
+        Values an input, pooled (of a bare tap: its channels).
     axes : {"BCHW", "BHWC", "BTD", "BD"}
         What the dimensions are before pooling.
     module : str
         The module whose output is tapped; layers of one module stand together.
     pooling : str
         How the tap becomes a vector; empty for ``BD``.
+    prefix_tokens : int
+        Tokens of ``BTD`` before the first patch (class token, registers).
     """
 
     name: str
@@ -40,6 +42,7 @@ class Layer:
     axes: Axes
     module: str
     pooling: str = ""
+    prefix_tokens: int = 0
 
 
 def full_name(backbone: str, tap: str) -> str:
@@ -47,25 +50,32 @@ def full_name(backbone: str, tap: str) -> str:
     return f"{backbone}/{tap}"
 
 
-def layers_of_tap(tap: str, module: str, width: int, axes: Axes, pooling: str) -> dict[str, Layer]:
-    """Layers of one tap: the poolings of a map or of tokens, or the vector as it is.
+def layers_of_tap(tap: Layer, pooling: str) -> dict[str, Layer]:
+    """Give the layers of one bare tap: one for each pooling, or the vector as it is.
 
-    Tokens give one layer for each pooling, named ``TAP.POOLING``; a map keeps the tap's name.
+    Tokens name their layers ``TAP.POOLING``; a map does so only where it is pooled in
+    several ways. A class token is taken only where there is one.
 
     Examples
     --------
-    >>> list(layers_of_tap("blocks.0", "blocks.0", 384, "BTD", "cls,mean"))
+    >>> tap = Layer("blocks.0", 384, "BTD", "blocks.0", prefix_tokens=1)
+    >>> list(layers_of_tap(tap, "cls,mean"))
     ['blocks.0.cls', 'blocks.0.mean']
     """
-    if axes == "BD":
-        return {tap: Layer(tap, width, axes, module)}
-    layers = {}
-    for name in pooling.split(","):
-        if name == "cls" and axes != "BTD":
-            continue
-        layer = f"{tap}.{name}" if axes == "BTD" else tap
-        layers[layer] = Layer(layer, pooled_width(width, name), axes, module, name)
-    return layers
+    if tap.axes == "BD":
+        return {tap.name: tap}
+    poolings = [name for name in pooling.split(",") if name != "cls" or tap.prefix_tokens]
+    named = tap.axes == "BTD" or len(poolings) > 1
+    layers = [
+        replace(
+            tap,
+            name=f"{tap.name}.{pooling}" if named else tap.name,
+            width=pooled_width(tap.width, pooling),
+            pooling=pooling,
+        )
+        for pooling in poolings
+    ]
+    return {layer.name: layer for layer in layers}
 
 
 def choose_layers(
@@ -90,6 +100,8 @@ def choose_layers(
     ------
     UnknownNameError
         For a name that is no tap.
+    OptionError
+        When no layer is named.
 
     Examples
     --------
@@ -104,6 +116,8 @@ def choose_layers(
     if request == "auto":
         return _auto(layers)
     names = request.split(",") if isinstance(request, str) else list(request)
+    if not any(names):
+        raise OptionError("no layer was named. Use auto, all, or names joined by a comma.")
     wanted = {name.strip().removeprefix(f"{backbone}/") for name in names}
     for name in sorted(wanted - set(layers)):
         raise UnknownNameError("layer", name, list(layers))

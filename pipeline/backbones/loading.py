@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,7 +11,7 @@ from pipeline.backbones.catalog import BACKBONES, FAMILIES, adapt
 from pipeline.backbones.device import resolve_device, resolve_precision
 from pipeline.backbones.layer import Layer
 from pipeline.backbones.weights import DEFAULT, RANDOM
-from pipeline.errors import OptionError, UnknownNameError
+from pipeline.errors import OptionError, UnknownNameError, nearest
 from pipeline.spec import EmbeddingSpec, Preprocessing, Resize, StoreDtype
 
 if TYPE_CHECKING:
@@ -43,12 +42,14 @@ def load_backbone(
     ----------
     backbone : str or nn.Module
         A bundled name (`BACKBONES`), ``timm/<model>``, ``torchvision/<model>``, or a module
-        of your own, which needs ``layers`` and ``preprocess``.
+        of your own, which needs ``layers`` and ``preprocess`` and is put into eval mode.
     weights : str, path or None
         ``"default"``: those that the name stands for; a path: a ``.safetensors`` or ``.pt``
-        file for that architecture; None: random weights, the same each time.
+        file for that architecture; None (or ``"random"``): random weights, the same each
+        time.
     pooling : str
-        ``"auto"`` (maps: mean; tokens: class token and patch mean), or a key of `POOLINGS`.
+        ``"auto"`` (maps: mean; tokens: class token and patch mean), or a key of `POOLINGS`;
+        several joined by ``,`` make several layers of each tap.
     image_size : int, optional
         Pixels a side, instead of the network's own.
     resize : {"crop", "squash", "pad"}, optional
@@ -63,6 +64,8 @@ def load_backbone(
         For a name that nobody knows, with the nearest one.
     BackboneError
         When the weights are missing or do not fit.
+    OptionError
+        When an option does not apply to this network.
 
     Examples
     --------
@@ -72,12 +75,12 @@ def load_backbone(
     from pipeline.backbones.backbone import Backbone
 
     if not isinstance(backbone, str):
-        from pipeline.backbones.own import own_network
+        from pipeline.backbones.own import own_name, own_network
 
         if preprocess is not None:
             preprocess = adapt(preprocess, image_size, resize)
         network = own_network(backbone, layers, preprocess)
-        return Backbone(name or type(backbone).__name__.lower(), network, pooling)
+        return Backbone(own_name(backbone, name), network, pooling)
     if name or layers is not None or preprocess is not None:
         raise OptionError(
             "name, layers and preprocess describe a module of your own; "
@@ -111,8 +114,8 @@ def _network(name: str, weights: str, image_size: int | None, resize: Resize | N
 def _accepted(name: str) -> list[str]:
     """Bundled names and families, and a family's model where its prefix was forgotten."""
     known = [*BACKBONES, *(f"{family}/<model>" for family in FAMILIES)]
-    if difflib.get_close_matches(name, BACKBONES, n=1):
-        return known
+    if nearest(name, BACKBONES):
+        return known  # without importing timm
     return [*(found for found in list_backbones() if found.endswith(f"/{name}")), *known]
 
 
@@ -163,11 +166,7 @@ def survey(
     }
     if name not in BACKBONES or weights != DEFAULT:
         loaded = load_backbone(
-            name,
-            weights=None if weights == RANDOM else weights,
-            pooling=pooling,
-            image_size=image_size,
-            resize=resize,
+            name, weights=weights, pooling=pooling, image_size=image_size, resize=resize
         )
         return Description(loaded.spec(**numbers), loaded.layers, loaded.network.weights)
     entry = BACKBONES[name]

@@ -6,20 +6,21 @@ tapping; one real forward pass then tells the shape of each tap.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.layer import Axes, Layer, layers_of_tap
-from pipeline.errors import BackboneError, OptionError
-from pipeline.pooling import check_pooling, pool
+from pipeline.errors import BackboneError, reason_of
+from pipeline.pooling import pool, resolve_pooling
 from pipeline.spec import Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["FEATURES", "Network", "axes_of", "layers_of", "tap_shapes"]
+__all__ = ["FEATURES", "OUTPUT", "Network", "axes_of", "layers_of", "pack", "tap_shapes", "tapped"]
 
 FEATURES = "features"
 """Tap of the final pooled features: the output of the network without its classifier."""
@@ -56,27 +57,42 @@ class Network:
     weights: str = "default"
 
 
-def axes_of(shape: Sequence[int]) -> Axes | None:
+def axes_of(shape: Sequence[int], image_size: tuple[int, int]) -> Axes | None:
     """Tell the axes of a tap by its shape; None when it is neither map, tokens nor vector.
+
+    A map is read so that its sides have the proportions of the picture.
 
     Examples
     --------
-    >>> axes_of((1, 64, 7, 7)), axes_of((1, 7, 7, 64)), axes_of((1, 50, 64)), axes_of((1, 64))
-    ('BCHW', 'BHWC', 'BTD', 'BD')
+    >>> axes_of((1, 64, 7, 7), (224, 224)), axes_of((1, 7, 7, 64), (224, 224))
+    ('BCHW', 'BHWC')
+    >>> axes_of((1, 50, 64), (224, 224)), axes_of((1, 64), (224, 224))
+    ('BTD', 'BD')
     """
     if len(shape) == 4:
-        channels_last = shape[1] == shape[2] != shape[3]
-        return "BHWC" if channels_last else "BCHW"
+        channels_first = _distortion(shape[2:], image_size)
+        channels_last = _distortion(shape[1:3], image_size)
+        return "BHWC" if channels_last < channels_first else "BCHW"
     return {3: "BTD", 2: "BD"}.get(len(shape))  # type: ignore[return-value]
+
+
+def _distortion(sides: Sequence[int], image_size: tuple[int, int]) -> float:
+    return abs(math.log(sides[0] * image_size[1] / (sides[1] * image_size[0])))
 
 
 @contextmanager
 def tapped(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Collect the outputs of the named submodules while the context is open."""
+    """Collect what the named submodules give, in order of running, while the context is open.
+
+    Of a module that runs several times in one pass, its first output is kept.
+    """
     outputs: dict[str, Any] = {}
 
     def keep(name: str) -> Any:
-        return lambda _module, _inputs, output: outputs.__setitem__(name, output)
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            outputs.setdefault(name, output)
+
+        return hook
 
     handles = [module.get_submodule(name).register_forward_hook(keep(name)) for name in names]
     try:
@@ -101,14 +117,13 @@ def tap_shapes(
     module.eval()
     parameter = next(module.parameters(), torch.zeros(()))
     picture = parameter.new_zeros((1, 3, *image_size))
-    with torch.inference_mode(), tapped(module, names) as outputs:
+    with torch.no_grad(), tapped(module, names) as outputs:
         try:
             module(picture)
         except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise BackboneError(
-                f"the network cannot take a {image_size[0]} x {image_size[1]} picture: {reason}. "
-                "Give it the image size it was made for."
+                f"the network cannot take a {image_size[0]} x {image_size[1]} picture: "
+                f"{reason_of(error)}. Give it the image size it was made for."
             ) from error
     return {name: tuple(output.shape) for name, output in outputs.items() if _is_tensor(output)}
 
@@ -119,19 +134,6 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def resolve_pooling(network: Network, pooling: str, axes: Mapping[str, Axes]) -> str:
-    """Say what ``auto`` is for this network, and refuse what it cannot do."""
-    if pooling == "auto":
-        return "cls,mean" if network.class_token and "BTD" in axes.values() else "mean"
-    check_pooling(pooling)
-    if "cls" in pooling.split(",") and not network.class_token:
-        raise OptionError(
-            "pooling cls needs a class token, and this network has none. "
-            "Use mean, max, mean+max, gem, grid2 or grid4."
-        )
-    return pooling
-
-
 def layers_of(network: Network, pooling: str) -> tuple[str, dict[str, Layer]]:
     """Resolve the pooling and list the layers of a network, bottom to top.
 
@@ -140,34 +142,54 @@ def layers_of(network: Network, pooling: str) -> tuple[str, dict[str, Layer]]:
     BackboneError
         When a tap gives neither a map, tokens nor a vector.
     """
-    shapes = tap_shapes(network.module, list(network.taps.values()), network.preprocess.image_size)
-    axes: dict[str, Axes] = {}
-    for tap, module in network.taps.items():
-        found = axes_of(shapes[module]) if module in shapes else None
-        if found is None:
-            got = shapes.get(module, "no tensor")
-            raise BackboneError(
-                f"layer {tap!r} gives {got}, but a tap must give a map (B, C, H, W), "
-                "tokens (B, T, D) or a vector (B, D). Name another module."
-            )
-        axes[tap] = found
-    pooling = resolve_pooling(network, pooling, axes)
+    taps = _bare_taps(network)
+    class_token = network.class_token and any(tap.prefix_tokens for tap in taps)
+    pooling = resolve_pooling(pooling, class_token=class_token)
     layers: dict[str, Layer] = {}
-    for tap, module in network.taps.items():
-        shape = shapes[module]
-        width = shape[1] if axes[tap] == "BCHW" else shape[-1]
-        layers |= layers_of_tap(tap, module, width, axes[tap], pooling)
+    for tap in taps:
+        layers |= layers_of_tap(tap, pooling)
     return pooling, layers
 
 
-def pack(layers: Sequence[Layer], outputs: Mapping[str, Tensor], prefix_tokens: int) -> Tensor:
+def _bare_taps(network: Network) -> list[Layer]:
+    """List the taps as they come from the network, unpooled, in order of running."""
+    image_size = network.preprocess.image_size
+    shapes = tap_shapes(network.module, list(network.taps.values()), image_size)
+    taps = [
+        _bare_tap(name, module, shapes.get(module, ()), network)
+        for name, module in network.taps.items()
+    ]
+    running = list(shapes)
+    return sorted(taps, key=lambda tap: running.index(tap.module))
+
+
+def _bare_tap(name: str, module: str, shape: tuple[int, ...], network: Network) -> Layer:
+    axes = axes_of(shape, network.preprocess.image_size)
+    if axes is None:
+        raise BackboneError(
+            f"layer {name!r} gives {shape or 'no tensor'}, but a tap must give a map "
+            "(B, C, H, W), tokens (B, T, D) or a vector (B, D). Name another module."
+        )
+    width = shape[1] if axes == "BCHW" else shape[-1]
+    prefix = _prefix_tokens(shape[1], network.prefix_tokens) if axes == "BTD" else 0
+    return Layer(name, width, axes, module, prefix_tokens=prefix)
+
+
+def _prefix_tokens(tokens: int, prefix: int) -> int:
+    """Prefix tokens of one tap: some networks add their class token only near the top."""
+    return 0 if _is_square(tokens) and not _is_square(tokens - prefix) else prefix
+
+
+def _is_square(count: int) -> bool:
+    return math.isqrt(count) ** 2 == count
+
+
+def pack(layers: Sequence[Layer], outputs: Mapping[str, Tensor]) -> Tensor:
     """Pool the taps of a batch and pack them side by side, in float32."""
     import torch
 
-    return torch.cat(
-        [
-            pool(outputs[layer.module], layer.axes, layer.pooling, prefix_tokens=prefix_tokens)
-            for layer in layers
-        ],
-        dim=1,
-    )
+    pooled = [
+        pool(outputs[tap.module], tap.axes, tap.pooling, prefix_tokens=tap.prefix_tokens)
+        for tap in layers
+    ]
+    return torch.cat(pooled, dim=1)

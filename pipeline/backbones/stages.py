@@ -1,25 +1,33 @@
-"""Which modules of a convolutional network are worth tapping, for families that do not say.
+"""Which modules of a network are worth tapping, for families that do not say.
 
 A stage is a run of modules that give maps of one size; its last container is the tap.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.backbones.network import axes_of, tap_shapes
-from pipeline.errors import BackboneError
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["find_stages"]
+__all__ = ["find_stages", "worth_tapping"]
 
 _TRUNKS = ("encoder.layers", "features", "trunk_output", "blocks", "layers", "stages")
 
 
+def worth_tapping(
+    module: nn.Module, names: Sequence[str], image_size: tuple[int, int]
+) -> dict[str, tuple[int, ...]]:
+    """Keep the submodules that give a map or tokens, with their shapes, in order of running."""
+    shapes = tap_shapes(module, names, image_size)
+    return {name: shape for name, shape in shapes.items() if len(shape) in (3, 4)}
+
+
 def find_stages(module: nn.Module, image_size: tuple[int, int]) -> list[str]:
-    """Name the modules at the end of each stage, bottom to top.
+    """Name the modules at the end of each stage, bottom to top; none where none is seen.
 
     Parameters
     ----------
@@ -27,44 +35,26 @@ def find_stages(module: nn.Module, image_size: tuple[int, int]) -> list[str]:
         The network; its trunk is the first of the usual containers, else its children.
     image_size : (int, int)
         Height and width of a picture, in pixels.
-
-    Raises
-    ------
-    BackboneError
-        When no child gives a map or tokens.
     """
-    trunk = next((name for name in _TRUNKS if _has(module, name)), "")
+    trunk = next((name for name in _TRUNKS if _has_children(module, name)), "")
     children = [
         f"{trunk}.{name}" if trunk else name
         for name, _ in module.get_submodule(trunk).named_children()
     ]
-    shapes = tap_shapes(module, children, image_size)
-    maps = {name: shape for name, shape in shapes.items() if len(shape) in (3, 4)}
+    shapes = worth_tapping(module, children, image_size)
+    axes = {name: axes_of(shape, image_size) for name, shape in shapes.items()}
+    sides = {name: shapes[name][2 if axes[name] == "BCHW" else 1] for name in shapes}
     last_of_size: dict[object, str] = {}
-    for name, shape in maps.items():
-        if axes_of(shape) == "BTD":
+    for name, side in sides.items():
+        if axes[name] == "BTD":
             last_of_size[name] = name
-        elif _side(shape) > 1 and _is_container(module.get_submodule(name)):
-            last_of_size[_side(shape)] = name
-    stages = list(last_of_size.values()) or list({_side(s): n for n, s in maps.items()}.values())
-    if not stages:
-        raise BackboneError(
-            "no stages found: none of the network's children gives a map or tokens. "
-            "Pass the module itself to load_backbone with the names of the layers to tap."
-        )
-    return stages
+        elif side > 1 and _has_children(module, name):
+            last_of_size[side] = name
+    return list((last_of_size or {side: name for name, side in sides.items()}).values())
 
 
-def _has(module: nn.Module, name: str) -> bool:
+def _has_children(module: nn.Module, name: str) -> bool:
     try:
         return any(True for _ in module.get_submodule(name).children())
     except AttributeError:
         return False
-
-
-def _side(shape: tuple[int, ...]) -> int:
-    return shape[2] if axes_of(shape) == "BCHW" else shape[1]
-
-
-def _is_container(module: nn.Module) -> bool:
-    return any(True for _ in module.children())

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline.backbones.catalog import adapt
 from pipeline.backbones.checkpoint import load_weights, read_state
 from pipeline.backbones.network import FEATURES, OUTPUT, Network
-from pipeline.backbones.stages import find_stages
+from pipeline.backbones.stages import find_stages, worth_tapping
 from pipeline.backbones.weights import DEFAULT, RANDOM, seeded
-from pipeline.errors import BackboneError, UnknownNameError
+from pipeline.errors import BackboneError, OptionError, UnknownNameError, reason_of
 from pipeline.spec import Preprocessing, Resize
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "names"]
 
 _log = logging.getLogger(__name__)
-_STEMS = {"stem", "act1", "bn1", "conv1", "features.norm0"}
+_STEMS = {"stem", "act1", "bn1", "conv1", "conv0", "conv_0"}
 _RESIZES: dict[str, Resize] = {"center": "crop", "squash": "squash", "border": "pad"}
 
 
@@ -44,16 +44,14 @@ def load(model: str, *, weights: str, image_size: int | None, resize: Resize | N
     resize : str or None
         Resize rule, instead of the model's own.
     """
-    import timm
-
-    if not timm.is_model(model):
-        raise UnknownNameError("backbone", f"timm/{model}", [f"timm/{name}" for name in names()])
+    _check_name(model)
     module = _build(model, weights)
     own = _preprocessing(module)
     preprocess = adapt(own, image_size, resize)
-    if preprocess.image_size != own.image_size and hasattr(module, "set_input_size"):
-        module.set_input_size(img_size=preprocess.image_size)
-    blocks = _blocks(module, preprocess)
+    if preprocess.image_size != own.image_size:
+        _resize_input(module, preprocess.image_size)
+    size = preprocess.image_size
+    blocks = worth_tapping(module, _named_blocks(module), size) or find_stages(module, size)
     prefix = getattr(module, "num_prefix_tokens", 0) or 0
     return Network(
         module,
@@ -63,6 +61,20 @@ def load(model: str, *, weights: str, image_size: int | None, resize: Resize | N
         class_token=prefix > 0 and getattr(module, "cls_token", None) is not None,
         weights=weights,
     )
+
+
+def _check_name(model: str) -> None:
+    import timm
+
+    architecture, _, tag = model.partition(".")
+    if not timm.is_model(architecture):
+        accepted = names()
+    elif tag:
+        accepted = timm.list_pretrained(f"{architecture}.*")
+    else:
+        return
+    if model not in accepted:
+        raise UnknownNameError("backbone", f"timm/{model}", [f"timm/{name}" for name in accepted])
 
 
 def _build(model: str, weights: str) -> nn.Module:
@@ -75,12 +87,27 @@ def _build(model: str, weights: str) -> nn.Module:
             load_weights(module, read_state(weights), weights)
         return module
     try:
-        return timm.create_model(model, pretrained=True, num_classes=0)
+        built: nn.Module = timm.create_model(model, pretrained=True, num_classes=0)
     except Exception as error:  # whatever the hub's client raises when it cannot be reached
         raise BackboneError(
             f"the weights of timm/{model} are not on this machine and cannot be fetched "
             f"({type(error).__name__}). Give a file: --weights FILE.safetensors "
             "(weights=... in Python), or take a bundled backbone: efficientnet_lite0."
+        ) from error
+    return built
+
+
+def _resize_input(module: nn.Module, image_size: tuple[int, int]) -> None:
+    """Fit position embeddings and windows to another image size, where there are any."""
+    set_input_size: Any = getattr(module, "set_input_size", None)
+    if set_input_size is None:
+        return
+    try:
+        set_input_size(img_size=image_size)
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise OptionError(
+            f"this network cannot take {image_size[0]} x {image_size[1]} pictures: "
+            f"{reason_of(error)}. Give a multiple of its patch size, or leave it out."
         ) from error
 
 
@@ -102,13 +129,12 @@ def _preprocessing(module: nn.Module) -> Preprocessing:
     )
 
 
-def _blocks(module: nn.Module, preprocess: Preprocessing) -> list[str]:
-    """List every child of ``blocks``, else the stages of timm's own table, else the stages seen."""
+def _named_blocks(module: nn.Module) -> list[str]:
+    """List every child of ``blocks``, else the stages of timm's own table, without the stem."""
     blocks = getattr(module, "blocks", None)
     if blocks is not None and any(True for _ in blocks.children()):
         return [f"blocks.{name}" for name, _ in blocks.named_children()]
     table = getattr(module, "feature_info", None)
     stages = [info.get("module") for info in table] if isinstance(table, list) else []
-    known = set(dict(module.named_modules()))
-    stages = [name for name in dict.fromkeys(stages) if name in known and name not in _STEMS]
-    return stages or find_stages(module, preprocess.image_size)
+    known = {name for name, _ in module.named_modules() if name}
+    return [name for name in stages if name in known and name.split(".")[0] not in _STEMS]

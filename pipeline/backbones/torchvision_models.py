@@ -58,17 +58,18 @@ def _build(model: str, weights: str, preprocess: Preprocessing) -> nn.Module:
             module: nn.Module = models.get_model(model, weights=None, **sized)
         return module
     try:
-        return models.get_model(model, weights="DEFAULT", **sized)
+        module = models.get_model(model, weights="DEFAULT", **sized)
     except ValueError as error:
         raise BackboneError(
             f"torchvision/{model} cannot take this image size: {error}. Leave --image-size out."
         ) from error
-    except OSError as error:
+    except Exception as error:  # whatever the download raises where there is no network
         raise BackboneError(
             f"the weights of torchvision/{model} are not on this machine and cannot be fetched "
             f"({type(error).__name__}). Give a file: --weights FILE.pth (weights=... in Python), "
             "or take a bundled backbone: efficientnet_lite0."
         ) from error
+    return module
 
 
 def _preprocessing(weights: Any) -> Preprocessing:
