@@ -6,13 +6,19 @@ Stages report rows done; whether anybody looks is the door's business.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import rich.progress
 
 __all__ = ["Progress", "duration"]
 
 _log = logging.getLogger(__name__)
+_FIRST_LINE_AFTER = 3.0
+_LONG = 60.0
 _LINE_EVERY = 30.0
 
 
@@ -24,7 +30,7 @@ def duration(seconds: float) -> str:
     >>> duration(0.21), duration(95), duration(7300)
     ('0.2 s', '1 min 35 s', '2 h 1 min')
     """
-    if seconds < 60:
+    if seconds < 59.95:  # else it would round to 60.0 s
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -34,6 +40,9 @@ def duration(seconds: float) -> str:
 
 class Progress:
     """Counts done units and shows rate and time left while it is open.
+
+    On a terminal that is a bar, elsewhere a line every half minute. When a few seconds have
+    shown the pace and more than a minute is left, the first line comes at once, in both.
 
     Parameters
     ----------
@@ -56,7 +65,9 @@ class Progress:
         self.total, self.unit, self.visible, self.done = total, unit, visible, 0
 
     def __enter__(self) -> Self:
-        self._start = self._last_line = time.perf_counter()
+        self._began = time.perf_counter()
+        self._next_line = self._began + _FIRST_LINE_AFTER if self.visible else math.inf
+        self._said_first = False
         self._bar = _bar(self.total, self.unit) if self.visible and _on_terminal() else None
         if self._bar:
             self._bar.start()
@@ -71,37 +82,46 @@ class Progress:
         self.done += count
         if self._bar:
             self._bar.advance(self._bar.task_ids[0], count)
-        elif self.visible and time.perf_counter() - self._last_line >= _LINE_EVERY:
-            self._last_line = time.perf_counter()
-            _log.info("%s", self._line())
+        now = time.perf_counter()
+        if self.done and now >= self._next_line:
+            self._say(self.done / max(now - self._began, 1e-9))
+            self._next_line = math.inf if self._bar else now + _LINE_EVERY
 
-    def _line(self) -> str:
-        rate = self.done / max(time.perf_counter() - self._start, 1e-9)
-        left = duration((self.total - self.done) / rate) if rate else "unknown"
-        return f"{self.done} of {self.total} {self.unit}, {rate:.0f} a second, {left} left"
+    def _say(self, rate: float) -> None:
+        left = (self.total - self.done) / rate
+        if self._said_first or left > _LONG:
+            done = f"{self.done:,} of {self.total:,} {self.unit}"
+            _log.info("%s, %.3g a second, about %s left", done, rate, duration(left))
+        self._said_first = True
 
 
 def _on_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def _bar(total: int, unit: str):  # type: ignore[no-untyped-def]
+def _bar(total: int, unit: str) -> rich.progress.Progress:
     """Build rich's bar; rich reads ``NO_COLOR``, ``TERM`` and ``COLUMNS`` by itself."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as RichProgress
+    from rich.text import Text
 
-    class RateColumn(TextColumn):
-        def render(self, task):  # type: ignore[no-untyped-def]
-            from rich.text import Text
-
-            return Text(f"{task.speed:.0f}/s" if task.speed else "")
+    class RateColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.3g}/s" if task.speed else "")
 
     bar = RichProgress(
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
-        RateColumn(""),
+        RateColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

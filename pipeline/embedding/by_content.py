@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.backbones import choose_layers
-from pipeline.cache import CacheLock, EmbeddingStore
+from pipeline.cache import CacheLock, EmbeddingStore, digests_of
 from pipeline.config import EmbedOptions
 from pipeline.embedding.job import EmbeddingJob
 from pipeline.embedding.wanted import wanted_backbones
@@ -79,6 +79,8 @@ class ContentCache:
         options: EmbedOptions,
     ) -> None:
         self.options = replace(options, layers="all", on_bad_input="skip")
+        if not isinstance(backbone, str) and options.resize == "crop":  # the doors' default
+            self.options = replace(self.options, resize=None)
         (self.wanted,) = wanted_backbones(backbone, self.options, None)
         self.backbone = backbone
         name = self.wanted.spec.backbone
@@ -115,18 +117,16 @@ class ContentCache:
         digests, failures = _digests(samples)
         self._embed_missing(samples, digests)
         with EmbeddingStore.open(self.path, expect=self.spec) as store:
-            rows = {name: row for row, name in enumerate(store.ids)}
+            rows = {digest: row for row, digest in enumerate(digests_of(store.inputs))}
             reasons = {failure.id: failure.reason for failure in store.failed}
             for name, digest in zip(samples.ids, digests, strict=True):
-                if digest is not None and digest.hex() not in rows:
+                if digest is not None and digest not in rows:
                     failures[name] = reasons.get(digest.hex(), "it changed while it was read")
             if failures and not skip:
                 raise BadInputError(sorted(failures.items()))
             usable = np.array([name not in failures for name in samples.ids], bool)
-            held = [digest for digest in digests if digest is not None and digest.hex() in rows]
-            X, slices = store.matrix(
-                list(self.layers), np.array([rows[digest.hex()] for digest in held], np.intp)
-            )
+            held = [digest for digest in digests if digest is not None and digest in rows]
+            X, slices = store.matrix(list(self.layers), [rows[digest] for digest in held])
         return Fetched(X, usable, slices, held)
 
     def _embed_missing(self, samples: SampleSet, digests: Sequence[bytes | None]) -> None:
@@ -142,15 +142,16 @@ class ContentCache:
             job.execute()
 
     def _missing(self, samples: SampleSet, digests: Sequence[bytes | None]) -> dict[str, Any]:
-        held: set[str] = set()
+        """List the sources whose content has neither a row nor a lasting reason, by digest."""
+        held: set[bytes] = set()
         if self.path.exists():
             with EmbeddingStore.open(self.path) as store:
-                held = set(store.ids)
+                held |= {*digests_of(store.inputs), *(failed.digest for failed in store.failed)}
         pairs = zip(digests, samples.sources, strict=True)
         return {
             digest.hex(): source
             for digest, source in pairs
-            if digest is not None and digest.hex() not in held
+            if digest is not None and digest not in held
         }
 
 

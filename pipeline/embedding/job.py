@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pipeline.backbones import resolve_device
 from pipeline.cache import EmbeddingStore, Failure, Part, PartFolder, digests_of, merge
 from pipeline.config import EmbedOptions, parse_batch_size
 from pipeline.embedding.labels import same_columns, stored_columns
-from pipeline.embedding.plan import make_plan, open_batches, refuse_losses
+from pipeline.embedding.plan import Plan, make_plan, mark_of, open_batches, refuse_losses
 from pipeline.embedding.wanted import wanted_backbones
-from pipeline.errors import BadInputError, InputError
-from pipeline.extraction import Clock, auto_batch_size, forward_of, plan_batches, write_parts
+from pipeline.errors import BadInputError, CacheError, InputError
+from pipeline.extraction import (
+    Clock,
+    Forward,
+    auto_batch_size,
+    forward_of,
+    plan_batches,
+    write_parts,
+)
 from pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -28,6 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["EmbeddingJob", "Summary"]
 
 _log = logging.getLogger(__name__)
+
+_Todo = list[tuple[list[Sequence[int]], Mapping[str, int]]]
+"""Batches, and the layers that their rows need."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +55,7 @@ class Summary:
     layers : dict of str to int
         Width of every layer.
     images_per_second : float or None
-        Start and writing counted; None when nothing was embedded.
+        Over all the time but the start; None when nothing was embedded.
     limit : str
         What took most of the time.
     seconds : dict of str to float
@@ -58,9 +72,7 @@ class Summary:
 
 
 class EmbeddingJob:
-    """One run of stage 1.
-
-    Whoever runs it holds the lock of the cache.
+    """One run of stage 1: `prepare`, then `execute` under the lock of the cache.
 
     Parameters
     ----------
@@ -83,33 +95,58 @@ class EmbeddingJob:
         self.computed = 0
 
     def prepare(self) -> None:
-        """Settle backbones and layers, and find out which rows need work."""
-        with self._old() as old:
-            self.wanted = wanted_backbones(self.backbones, self.options, old)
-            self.plan = make_plan(self.samples, old)
-            if old is not None and not (self.options.prune or self.keep):
-                lost = refuse_losses(self.samples, old, self.plan)
-                if lost:
-                    _log.info("%d rows are not in the source any more: dropped", lost)
+        """Settle backbones and layers, and find out which rows need work.
+
+        Raises
+        ------
+        CacheError
+            When more than a tenth of the rows would be dropped.
+        CacheMismatchError, UnknownNameError, OptionError
+            See `wanted_backbones`.
+        """
+        self.old = EmbeddingStore.open(self.cache) if self.cache.exists() else None
+        self.wanted = wanted_backbones(self.backbones, self.options, self.old)
+        self.specs = {one.spec.backbone: one.spec for one in self.wanted}
         self.layers = {name: n for one in self.wanted for name, n in one.layers.items()}
         held = {name for one in self.wanted for name in one.held}
         self.new_layers = {name: n for name, n in self.layers.items() if name not in held}
+        self.columns = {} if self.keep else stored_columns(self.samples)
+        self.marks = [mark_of(source) for source in self.samples.sources]
+        self.damaged: frozenset[int] = frozenset()
+        self.plan = self._planned()
+        if self.old is None:
+            return
+        if self._merge_is_due and (found := self.old.damaged()):
+            _log.warning("damaged rows of %s are embedded again: %s", self.cache, _in_words(found))
+            spans = [span for ranges in found.values() for span in ranges]
+            self.damaged = frozenset(row for span in spans for row in span)
+            self.plan = self._planned()
+        if not (self.options.prune or self.keep):
+            lost = refuse_losses(self.samples, self.old, self.plan)
+            if lost:
+                _log.info("%d rows are not in the source any more: dropped", lost)
 
     def outlook(self) -> str:
-        """Say what is to be done, in a line."""
-        rows = len(self.plan.fresh) + (len(self.plan.kept) if self.new_layers else 0)
-        names = ", ".join(one.spec.backbone for one in self.wanted)
+        """Say what is to be done, in a line: rows, layers and bytes."""
+        fresh, kept = len(self.plan.fresh), len(self.plan.kept)
+        rows = fresh + (kept if self.new_layers else 0)
+        before = [(len(self.samples) - fresh - kept, "failed before"), (kept, "held already")]
+        rest = "".join(f", {count} {what}" for count, what in before if count)
+        if not rows:
+            return f"nothing to embed{rest}"
+        backbones = ", ".join(f"{name} in {spec.precision}" for name, spec in self.specs.items())
         return (
-            f"{rows} images to embed, {len(self.samples) - rows} held already; {names}, "
-            f"{len(self.layers)} layers, {self._megabytes(rows):.1f} MB"
+            f"{rows} images to embed with {backbones}: {len(self.layers)} layers, "
+            f"{self._new_bytes() / 1e6:.1f} MB{rest}"
         )
-
-    def _megabytes(self, rows: int) -> float:
-        value = 2 if self.wanted[0].spec.store_dtype == "float16" else 4
-        return rows * sum(self.layers.values()) * value / 1e6
 
     def execute(self, *, progress: bool = False) -> Summary:
         """Embed what is missing, and make the finished cache.
+
+        Parameters
+        ----------
+        progress : bool
+            Show how far it is.
 
         Raises
         ------
@@ -117,107 +154,137 @@ class EmbeddingJob:
             Under ``on_bad_input="fail"``; what is finished is kept for the next run.
         InputError
             When not one input can be used.
+        CacheError
+            When the disk has no room.
         """
         folder = PartFolder(self.cache)
-        specs = {one.spec.backbone: one.spec for one in self.wanted}
-        with self._old() as old:
-            parts = folder.read(specs.values()).sound
-            settings = self._settings(parts)
-            todo = self._todo(parts, settings["batch_size"])
+        with nullcontext() if self.old is None else self.old:
+            parts = folder.read(self.specs.values()).sound
+            batch_size, device = self._settings(parts)
+            todo = self._todo(parts, batch_size)
             self.clock.start = time.perf_counter() - self.clock.began
             if todo:
-                self._write_parts(folder, todo, settings, self._known(old), progress)
-                parts = folder.read(specs.values()).sound
+                self._refuse_full_disk()
+                self._write_parts(folder, todo, batch_size, device, progress)
+                parts = folder.read(self.specs.values()).sound
             self._refuse_failures(parts)
-            if parts or old is None or not self._is_current(old):
+            if self._merge_is_due:
                 with self.clock.spent_on("write"):
-                    self._merge(old, parts)
+                    self._merge(parts)
+        folder.remove()  # a kill right after a merge leaves it empty
         with EmbeddingStore.open(self.cache) as store:
             return self._summary(store)
 
-    @contextmanager
-    def _old(self) -> Iterator[EmbeddingStore | None]:
-        if not self.cache.exists():
-            yield None
-            return
-        with EmbeddingStore.open(self.cache) as store:
-            yield store
+    def _planned(self) -> Plan:
+        by_content = bool(self.new_layers)
+        return make_plan(
+            self.samples, self.marks, self.old, by_content=by_content, damaged=self.damaged
+        )
 
-    def _settings(self, parts: Sequence[Part]) -> dict[str, Any]:
-        """Give what is resolved once: a resume takes it from the parts that lie there."""
-        if parts:
-            return dict(parts[0].settings)
-        device = resolve_device(self.options.device)
-        size = parse_batch_size(self.options.batch_size) or auto_batch_size(device)
-        return {"batch_size": size, "device": device}
+    @cached_property
+    def _merge_is_due(self) -> bool:
+        """Whether the cache will be written: it lacks something, or says something else."""
+        if self.old is None or self.plan.fresh or self.new_layers:
+            return True
+        return PartFolder(self.cache).count() > 0 or not self._is_current(self.old)
 
-    def _todo(
-        self, parts: Sequence[Part], batch_size: int
-    ) -> list[tuple[list[Sequence[int]], dict[str, int]]]:
+    def _is_current(self, old: EmbeddingStore) -> bool:
+        """Whether rows, labels and ledger are those that a merge without parts would write."""
+        ledger = {failure.id: failure.reason for failure in old.failed}
+        ids = self._ids()
+        rows = [place for place, name in enumerate(ids) if name not in ledger]
+        columns = {name: column.take(rows) for name, column in self.columns.items()}
+        unread = dict(self.samples.failed)
+        return (
+            tuple(ids[place] for place in rows) == old.ids
+            and same_columns(columns, old.targets)
+            and ledger == {name: ledger[name] for name in ids if name in ledger} | unread
+        )
+
+    def _ids(self) -> tuple[str, ...]:
+        """Every input that shall have a row or a reason, in the order of the rows."""
+        if self.old is None or not self.keep:
+            return self.samples.ids
+        unread = {name for name, _ in self.samples.failed}
+        held = [name for row, name in enumerate(self.old.ids) if row not in self.damaged]
+        failed = [failure.id for failure in self.old.failed]
+        names = dict.fromkeys((*held, *failed, *self.samples.ids))
+        return tuple(name for name in names if name not in unread)
+
+    def _settings(self, parts: Sequence[Part]) -> tuple[int, str]:
+        """Batch size and device: as given, else as in the parts of a killed run, else by rule."""
+        held = parts[0].settings if parts else {}
+        asked = self.options.device
+        device = resolve_device(held.get("device", asked) if asked == "auto" else asked)
+        size = parse_batch_size(self.options.batch_size) or held.get("batch_size")
+        return size or auto_batch_size(device), device
+
+    def _todo(self, parts: Sequence[Part], batch_size: int) -> _Todo:
         """Pair the batches that are left with the layers that they need."""
-        phases = [(self.plan.fresh, self.layers), (self.plan.kept, self.new_layers)]
-        todo = []
-        for rows, layers in phases:
+        todo: _Todo = []
+        for rows, layers in ((self.plan.fresh, self.layers), (self.plan.kept, self.new_layers)):
             batches = plan_batches(rows, batch_size) if layers else []
-            left = open_batches(self.samples, batches, set(layers), parts)
+            left = open_batches(self.samples, self.marks, batches, layers, parts, self._known)
             if left:
                 todo.append((left, layers))
         return todo
 
-    def _known(self, old: EmbeddingStore | None) -> Callable[[bytes], bool] | None:
-        """Tell which contents have a row to copy: all of the cache, unless layers are new."""
-        if old is None or self.new_layers:
+    @cached_property
+    def _known(self) -> Callable[[bytes], bool] | None:
+        """Tells which contents have a row to copy: all of the cache, unless layers are new."""
+        if self.old is None or self.new_layers:
             return None
-        return set(digests_of(old.inputs)).__contains__
+        digests = digests_of(self.old.inputs)
+        return (set(digests) - {digests[row] for row in self.damaged}).__contains__
 
     def _write_parts(
-        self,
-        folder: PartFolder,
-        todo: Sequence[tuple[Sequence[Sequence[int]], dict[str, int]]],
-        settings: Mapping[str, Any],
-        known: Callable[[bytes], bool] | None,
-        progress: bool,
+        self, folder: PartFolder, todo: _Todo, batch_size: int, device: str, progress: bool
     ) -> None:
+        _log.info("%s", self.outlook())
         total = sum(len(batch) for batches, _ in todo for batch in batches)
-        self._say_what_is_coming(total, str(settings["device"]))
         with self.clock.spent_on("start"):
-            backbones = {one.spec.backbone: one.load() for one in self.wanted}
+            work = [(batches, self._forwards(layers, device)) for batches, layers in todo]
         with Progress(total, "images", visible=progress) as shown:
-            for batches, layers in todo:
-                with self.clock.spent_on("start"):
-                    forwards = [
-                        forward_of(
-                            backbones[one.spec.backbone], taps, one.spec, device=settings["device"]
-                        )
-                        for one in self.wanted
-                        if (taps := one.taps_among(layers))
-                    ]
+            for batches, forwards in work:
                 for batch in write_parts(
                     self.samples, forwards, batches, folder,
-                    settings=settings, known=known, clock=self.clock,
+                    settings={"batch_size": batch_size, "device": device},
+                    known=self._known, clock=self.clock,
                 ):  # fmt: skip
                     self.computed += int(batch.filled.sum())
                     shown.advance(len(batch.rows))
 
-    def _say_what_is_coming(self, total: int, device: str) -> None:
-        _log.info(
-            "embedding %d images with %s: %d layers, %s on %s, %.1f MB",
-            total,
-            ", ".join(one.spec.backbone for one in self.wanted),
-            len(self.layers),
-            self.wanted[0].spec.precision,
-            device,
-            self._megabytes(total),
-        )
+    def _forwards(self, layers: Mapping[str, int], device: str) -> list[Forward]:
+        return [
+            forward_of(one.load(), taps, one.spec, device=device)
+            for one in self.wanted
+            if (taps := one.taps_among(layers))
+        ]
+
+    def _row_bytes(self, layers: Mapping[str, int]) -> int:
+        types = {name: np.dtype(spec.store_dtype) for name, spec in self.specs.items()}
+        return sum(n * types[name.rpartition("/")[0]].itemsize for name, n in layers.items())
+
+    def _new_bytes(self) -> int:
+        fresh = len(self.plan.fresh) * self._row_bytes(self.layers)
+        return fresh + len(self.plan.kept) * self._row_bytes(self.new_layers)
+
+    def _refuse_full_disk(self) -> None:
+        """Make sure that the parts and the cache fit beside what is there."""
+        needed = self._new_bytes() + len(self._ids()) * self._row_bytes(self.layers)
+        free = shutil.disk_usage(self.cache.absolute().parent).free
+        if needed > free:
+            raise CacheError(
+                f"{self.cache} and its parts need {needed / 1e6:,.0f} MB while it is made, but "
+                f"only {free / 1e6:,.0f} MB are free there. Make room, give another place, or "
+                "store fewer layers (--layers)."
+            )
 
     def _refuse_failures(self, parts: Sequence[Part]) -> None:
-        failures = dict(self.samples.failed)
-        for part in parts:
-            failures |= {part.ids[row]: reason for row, reason in part.failed.items()}
-        usable = len(self.samples) - sum(name in failures for name in self.samples.ids)
+        failures = self._failures(parts)
         if failures and self.options.on_bad_input == "fail":
             raise BadInputError(sorted(failures.items()))
-        if not usable:
+        if not self.keep and not set(self.samples.ids) - failures.keys():
             PartFolder(self.cache).remove()
             reason, count = Counter(failures.values()).most_common(1)[0]
             raise InputError(
@@ -225,32 +292,24 @@ class EmbeddingJob:
                 f"{count} times: {reason}. Give files that open in a picture viewer."
             )
 
-    def _is_current(self, old: EmbeddingStore) -> bool:
-        """Whether the old cache already says everything that a new one would."""
-        failed = {failure.id for failure in old.failed}
-        rows = [place for place, name in enumerate(self._ids(old)) if name not in failed]
-        columns = {} if self.keep else stored_columns(self.samples)
-        return (
-            tuple(self._ids(old)[place] for place in rows) == old.ids
-            and same_columns({n: column.take(rows) for n, column in columns.items()}, old.targets)
-            and failed - set(self.samples.ids) == {name for name, _ in self.samples.failed}
-        )
+    def _failures(self, parts: Sequence[Part]) -> dict[str, str]:
+        """Reason of every input of the source that has no row: the latest word counts."""
+        before = self.old.failed if self.old is not None else ()
+        reasons: dict[str, str | None] = {failure.id: failure.reason for failure in before}
+        for part in parts:
+            reasons |= {name: part.failed.get(row) for row, name in enumerate(part.ids)}
+        found = {name: reason for name in self.samples.ids if (reason := reasons.get(name))}
+        return found | dict(self.samples.failed)
 
-    def _ids(self, old: EmbeddingStore | None) -> tuple[str, ...]:
-        if old is None or not self.keep:
-            return self.samples.ids
-        own = set(self.samples.ids)
-        return tuple(name for name in old.ids if name not in own) + self.samples.ids
-
-    def _merge(self, old: EmbeddingStore | None, parts: Sequence[Part]) -> None:
+    def _merge(self, parts: Sequence[Part]) -> None:
         merge(
             self.cache,
-            ids=self._ids(old),
+            ids=self._ids(),
             layers=self.layers,
-            specs={one.spec.backbone: one.spec for one in self.wanted},
+            specs=self.specs,
             parts=parts,
-            old=old,
-            targets={} if self.keep else stored_columns(self.samples),
+            old=self.old,
+            targets=self.columns,
             failed=[Failure(name, reason) for name, reason in self.samples.failed],
             weights={
                 one.spec.backbone: one.weights for one in self.wanted if one.weights != "default"
@@ -259,12 +318,20 @@ class EmbeddingJob:
 
     def _summary(self, store: EmbeddingStore) -> Summary:
         seconds = self.clock.seconds()
+        embedding = seconds["total"] - seconds["start"]
         return Summary(
             rows=len(store),
             failed=len(store.failed),
             reused=len(store) - self.computed,
             layers=store.layers,
-            images_per_second=self.computed / seconds["total"] if self.computed else None,
+            images_per_second=self.computed / embedding if self.computed else None,
             limit=self.clock.limit(),
             seconds=seconds,
         )
+
+
+def _in_words(damaged: Mapping[str, Sequence[range]]) -> str:
+    return "; ".join(
+        f"{layer} {', '.join(f'{rows.start} to {rows.stop - 1}' for rows in ranges)}"
+        for layer, ranges in damaged.items()
+    )

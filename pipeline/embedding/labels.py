@@ -32,7 +32,7 @@ def same_columns(ours: Mapping[str, Column], theirs: Mapping[str, Column]) -> bo
     return list(ours) == list(theirs) and all(
         ours[name].kind == theirs[name].kind
         and np.array_equal(
-            ours[name].values, theirs[name].values, equal_nan=ours[name].kind == "number"
+            ours[name].values, theirs[name].values, equal_nan=ours[name].values.dtype.kind == "f"
         )
         for name in ours
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,17 +12,26 @@ from pipeline.errors import CacheError, UnreadableError
 from pipeline.inputs import read
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pipeline.cache import EmbeddingStore, Part
     from pipeline.samples import SampleSet
 
-__all__ = ["Plan", "make_plan", "open_batches", "refuse_losses"]
+__all__ = ["Mark", "Plan", "make_plan", "mark_of", "open_batches", "refuse_losses"]
 
 _MOST_LOST = 0.1
+
+Mark = tuple[int, int] | bytes | None
+"""What tells an input from a changed one at little cost: size and time of change of a file,
+the digest of what lies in memory, None for what cannot be asked and equals nothing."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """Rows of a sample set by what is to be done with them.
+
+    What failed before and has not changed is in neither.
 
     Parameters
     ----------
@@ -36,42 +45,85 @@ class Plan:
     kept: list[int]
 
 
-def make_plan(samples: SampleSet, old: EmbeddingStore | None) -> Plan:
-    """Sort the rows by what the cache holds, from names, sizes and times of change alone."""
+def mark_of(source: Any) -> Mark:
+    """Mark an input, without reading a file.
+
+    Examples
+    --------
+    >>> mark_of(Path("no such file")) is None, len(mark_of(b"a picture"))
+    (True, 16)
+    """
+    if not isinstance(source, Path):
+        return _digest(source)
+    try:
+        status = source.stat()
+    except (OSError, ValueError):  # ValueError: a NUL character in the name
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def make_plan(
+    samples: SampleSet,
+    marks: Sequence[Mark],
+    old: EmbeddingStore | None,
+    *,
+    by_content: bool = False,
+    damaged: Collection[int] = (),
+) -> Plan:
+    """Sort the rows by what the cache holds.
+
+    Parameters
+    ----------
+    samples : SampleSet
+    marks : sequence of Mark
+        One a row, as `mark_of` gives them.
+    old : EmbeddingStore, optional
+        The cache so far.
+    by_content : bool
+        Also keep rows under another name or date whose content the cache holds, at the
+        price of reading them. Without it they are fresh, and copied once they are read.
+    damaged : collection of int
+        Rows of the cache that must not be relied on.
+    """
     if old is None:
         return Plan(list(range(len(samples))), [])
-    held = {
-        name: (int(entry["size"]), int(entry["mtime_ns"]))
-        for name, entry in zip(old.ids, old.inputs, strict=True)
-    }
-    ledger = {failure.id: (failure.size, failure.mtime_ns) for failure in old.failed}
+    sound = [row for row in range(len(old)) if row not in damaged]
+    held = _marks([old.ids[row] for row in sound], old.inputs[sound])
+    contents = {digest for _, digest in held.values()} if by_content else set()
+    ledger = {failed.id: ((failed.size, failed.mtime_ns), failed.digest) for failed in old.failed}
     fresh, kept = [], []
-    for row, (name, source) in enumerate(zip(samples.ids, samples.sources, strict=True)):
-        stamp = _stamp(source)
-        if stamp is not None and held.get(name) == stamp:
+    for row, (name, mark) in enumerate(zip(samples.ids, marks, strict=True)):
+        if mark in held.get(name, ()) or (contents and _digest(samples.sources[row]) in contents):
             kept.append(row)
-        elif stamp is None or ledger.get(name) != stamp:
+        elif mark not in ledger.get(name, ()):
             fresh.append(row)
     return Plan(fresh, kept)
 
 
 def open_batches(
-    samples: SampleSet, batches: Sequence[Sequence[int]], layers: set[str], parts: Sequence[Part]
+    samples: SampleSet,
+    marks: Sequence[Mark],
+    batches: Sequence[Sequence[int]],
+    layers: Collection[str],
+    parts: Sequence[Part],
+    known: Callable[[bytes], bool] | None,
 ) -> list[Sequence[int]]:
-    """Leave out the batches whose rows all lie in parts, made of inputs as they are now."""
-    stamps: dict[str, tuple[int, int]] = {}
+    """Leave out the batches whose rows all lie in parts, made of inputs as they are now.
+
+    A row that a part wanted to copy counts only while the cache still holds its content.
+    """
+    made: dict[str, tuple[Mark, ...]] = {}
     for part in parts:
-        if layers <= set(part.layers):
-            stamps |= {
-                name: (int(entry["size"]), int(entry["mtime_ns"]))
-                for name, entry in zip(part.ids, part.inputs, strict=True)
-            }
-
-    def is_done(row: int) -> bool:
-        name = samples.ids[row]
-        return name in stamps and stamps[name] == _stamp(samples.sources[row])
-
-    return [batch for batch in batches if not all(is_done(row) for row in batch)]
+        if set(layers) <= set(part.layers):
+            made |= _marks(part.ids, part.inputs)
+            for row in part.copied:
+                if known is None or not known(made[part.ids[row]][1]):  # type: ignore[arg-type]
+                    del made[part.ids[row]]
+    return [
+        batch
+        for batch in batches
+        if not all(marks[row] in made.get(samples.ids[row], ()) for row in batch)
+    ]
 
 
 def refuse_losses(samples: SampleSet, old: EmbeddingStore, plan: Plan) -> int:
@@ -85,28 +137,23 @@ def refuse_losses(samples: SampleSet, old: EmbeddingStore, plan: Plan) -> int:
         Naming how many rows would go, and the way out.
     """
     gone = set(old.ids) - set(samples.ids)
-    if len(gone) <= _MOST_LOST * len(old.ids):
+    if len(gone) <= _MOST_LOST * len(old):
         return len(gone)
     found = {_digest(samples.sources[row]) for row in plan.fresh}
     digests = dict(zip(old.ids, digests_of(old.inputs), strict=True))
     lost = sum(digests[name] not in found for name in gone)
-    if lost > _MOST_LOST * len(old.ids):
+    if lost > _MOST_LOST * len(old):
         raise CacheError(
-            f"{lost} of the {len(old.ids)} rows of {old.path} are not in this source, and would "
+            f"{lost} of the {len(old)} rows of {old.path} are not in this source, and would "
             "be dropped. Give the source it was made from, another cache, or --prune to drop them."
         )
     return lost
 
 
-def _stamp(source: Any) -> tuple[int, int] | None:
-    """Size and time of change of a file; None for what lies in memory or cannot be asked."""
-    if not isinstance(source, Path):
-        return None
-    try:
-        status = source.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
+def _marks(ids: Sequence[str], inputs: NDArray[np.void]) -> dict[str, tuple[Mark, bytes]]:
+    """Give both marks that an input may have, by id: which one applies depends on its kind."""
+    stamps = zip(inputs["size"].tolist(), inputs["mtime_ns"].tolist(), strict=True)
+    return dict(zip(ids, zip(stamps, digests_of(inputs), strict=True), strict=True))
 
 
 def _digest(source: Any) -> bytes | None:

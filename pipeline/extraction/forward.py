@@ -35,6 +35,8 @@ class Forward:
         What its numbers depend on.
     layers : dict of str to int
         Width of every layer in the order in which the engine packs them, by full name.
+    limit : int, optional
+        Most pictures at once, once memory has run out.
     """
 
     engine: Engine
@@ -77,21 +79,22 @@ class Forward:
 
     def _embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Run the engine; where memory runs out, in smaller batches from then on."""
-        size = self.limit or len(pictures)
-        try:
-            pieces = [
-                self.engine.embed(pictures[start : start + size])
-                for start in range(0, len(pictures), size)
-            ]
-        except EngineMemoryError as error:
-            if size == 1:
-                raise BackboneError(
-                    "the device has no memory for even one picture. Take a smaller backbone or "
-                    "image size, or another device."
-                ) from error
-            self.limit = size // 2
-            _log.warning("memory ran out at %d pictures: going on with %d", size, self.limit)
-            return self._embed(pictures)
+        first = size = self.limit or len(pictures)
+        while True:
+            try:
+                starts = range(0, len(pictures), size)
+                pieces = [self.engine.embed(pictures[start : start + size]) for start in starts]
+                break
+            except EngineMemoryError as error:
+                if size == 1:
+                    raise BackboneError(
+                        "the device has no memory for even one picture. Take a smaller backbone "
+                        "or image size, or another device."
+                    ) from error
+                size //= 2
+        if size < first:
+            self.limit = size
+            _log.warning("memory ran out at %d pictures: going on with %d", first, size)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _check(
@@ -103,25 +106,22 @@ class Forward:
         if sound[filled].all():
             return
         row, column = np.argwhere(~sound & filled[:, None])[0]
-        raise BackboneError(_unsound(
-            ids[row], self._layer_at(column), float(packed[row, column]), float(most)
-        ))
-
-    def _layer_at(self, column: int) -> str:
         ends = np.cumsum(list(self.layers.values()))
-        return list(self.layers)[int(np.searchsorted(ends, column, side="right"))]
+        layer = list(self.layers)[int(np.searchsorted(ends, column, side="right"))]
+        raise BackboneError(self._unsound(ids[row], layer, float(packed[row, column])))
 
-
-def _unsound(name: str, layer: str, value: float, most: float) -> str:
-    if np.isfinite(value):
-        return (
-            f"layer {layer} of {name!r} holds {value:.6g}, more than float16 can store "
-            f"({most:.6g}). Store it as float32: --store-dtype float32."
-        )
-    return (
-        f"layer {layer} of {name!r} holds {value}: the network does not give finite numbers for "
-        "this input. Try --precision float32; if it stays, the weights are damaged."
-    )
+    def _unsound(self, name: str, layer: str, value: float) -> str:
+        found = f"layer {layer} of {name!r} holds {value:.6g}"
+        if np.isfinite(value):
+            most = np.finfo(self.spec.store_dtype).max
+            return (
+                f"{found}, but {self.spec.store_dtype} stores at most {most:.6g}. Store wider "
+                "numbers: --store-dtype float32."
+            )
+        way_out = "Take the input out, or look whether the weights are damaged."
+        if self.spec.precision != "float32":
+            way_out = "Compute more exactly: --precision float32."
+        return f"{found}: the network gives no finite number for this input. {way_out}"
 
 
 def forward_of(

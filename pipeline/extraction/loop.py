@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from pipeline.cache import INPUT, Failure
+from pipeline.errors import OptionError
 from pipeline.extraction.clock import Clock
 from pipeline.extraction.forward import Forward
 from pipeline.inputs import Decoder, Loaded, load
@@ -115,8 +116,11 @@ def extract(
     ------
     BackboneError
         When a network gives values that cannot be stored.
+    OptionError
+        When the specs of the backbones name different decoders.
     """
     clock = clock or Clock()
+    decoder = _one_decoder(forwards)
     preprocessings = list(dict.fromkeys(forward.preprocess for forward in forwards))
     loading = load(
         samples.sources,
@@ -124,7 +128,7 @@ def extract(
         preprocessings,
         known=known,
         num_workers=num_workers,
-        decoder=cast("Decoder", forwards[0].spec.decoder),
+        decoder=decoder,
     )
     for loaded in loading:
         clock.wait += loaded.waited
@@ -133,6 +137,16 @@ def extract(
         with clock.spent_on("forward"):
             layers = _run(loaded, forwards, ids)
         yield _extracted(loaded, ids, layers)
+
+
+def _one_decoder(forwards: Sequence[Forward]) -> Decoder:
+    decoders = sorted({forward.spec.decoder for forward in forwards})
+    if len(decoders) > 1:
+        raise OptionError(
+            f"the backbones want the decoders {' and '.join(decoders)}, but one decoding of a "
+            "picture serves them all. Embed them into caches of their own."
+        )
+    return cast("Decoder", decoders[0])
 
 
 def _run(

@@ -1,0 +1,93 @@
+"""What a child process runs to be killed: forked from a server that holds no threads."""
+
+import functools
+import multiprocessing
+import os
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+from small_world import environment, small_network
+
+import pipeline.extraction.parts
+from pipeline.backbones import Backbone
+from pipeline.backbones.engines import EagerEngine
+from pipeline.config import EmbedOptions
+from pipeline.embedding import embed
+from pipeline.samples import SampleSet
+
+MOMENTS = ("fsync", "replace", "unlink", "rmdir")
+OPTIONS = EmbedOptions(batch_size="4", precision="float32")
+DEAD = 9
+
+
+class EagerBackbone(Backbone):
+    """Runs at once: preparing the CPU engine takes seconds in a new process."""
+
+    def engine(self, layers="all", *, device="auto", precision="auto"):
+        return EagerEngine(self.network, [self.layers[tap] for tap in layers], "cpu", "float32")
+
+
+@functools.cache
+def eager_backbone() -> Backbone:
+    """Made in the child: the server must not run a network, for threads do not survive a fork."""
+    return EagerBackbone("small", small_network())
+
+
+def embed_in_parts(photos: Path, cache: Path, layers: str | None = None) -> None:
+    """Embed with a part for every batch, as a slow network would."""
+    options = replace(OPTIONS, layers=layers)
+    with patch.object(pipeline.extraction.parts, "_PART_SECONDS", 0.0):
+        embed(SampleSet.from_folder(photos), eager_backbone(), cache, options=options).close()
+
+
+def die_at(moment: int, before: bool) -> None:
+    """Let the process end, without a word, at its n-th call that changes the disk."""
+    count = 0
+
+    def dying(call):
+        def wrapped(*args, **kwargs):
+            nonlocal count
+            count += 1
+            if before and count == moment:
+                os._exit(DEAD)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                if count == moment:
+                    os._exit(DEAD)
+
+        return wrapped
+
+    for name in MOMENTS:
+        setattr(os, name, dying(getattr(os, name)))
+
+
+def killed(moment: int, photos: Path, cache: Path, layers: str | None = None) -> None:
+    die_at(moment, before=moment % 4 == 1)
+    embed_in_parts(photos, cache, layers)
+
+
+def in_child(work, *args) -> int:
+    """Run a function of this module in a child, and give its exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["embedding_child"])
+    child = context.Process(target=work, args=args)
+    with patch.dict(os.environ, environment()):  # for the server, which is started once
+        child.start()
+    child.join()
+    code = child.exitcode
+    child.close()
+    return code
+
+
+def at_once(photos: Path, cache: Path) -> None:
+    """Embed in three processes at the same time: two wait."""
+    children = []
+    for _ in range(3):
+        children.append(os.fork())
+        if not children[-1]:
+            embed_in_parts(photos, cache)
+            os._exit(0)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    os._exit(sum(codes))
