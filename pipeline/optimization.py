@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.errors import OptionError
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -72,6 +74,11 @@ def optimize(
         Epochs without a better validation loss before it ends.
     clip : float
         Largest norm of the gradient.
+
+    Raises
+    ------
+    OptionError
+        When the loss is no finite number any more.
     """
     import torch
 
@@ -96,6 +103,11 @@ def optimize(
         module.eval()
         with torch.inference_mode():
             losses.append(validate())
+        if not math.isfinite(losses[-1]):
+            raise OptionError(
+                f"training diverged: the loss is {losses[-1]} after epoch {epoch}. Lower the "
+                f"learning rate, which is {lr}."
+            )
         if losses[-1] < best:
             best, best_epoch, best_state = losses[-1], epoch, copy.deepcopy(module.state_dict())
         elif epoch - best_epoch >= patience:

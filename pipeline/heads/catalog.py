@@ -28,6 +28,7 @@ OWN_STEPS: dict[str, str] = {
     "ConcatFusion": "pipeline.fusion.concat",
     "LooRidgeClassifier": "pipeline.heads.ridge",
     "LooRidgeRegressor": "pipeline.heads.ridge",
+    "PooledDiscriminant": "pipeline.heads.discriminant",
     "SeveralLabels": "pipeline.heads.several_labels",
     "SingleLayer": "pipeline.fusion.single",
     "TemperatureClassifier": "pipeline.heads.temperature",

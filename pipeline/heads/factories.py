@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.errors import OptionError
+from pipeline.heads.discriminant import PooledDiscriminant
 from pipeline.heads.ridge import LooRidgeClassifier, LooRidgeRegressor
 from pipeline.heads.temperature import TemperatureClassifier
 from pipeline.heads.torch_heads import TorchClassifier, TorchRegressor
@@ -59,11 +60,8 @@ def knn(kind: str, class_weight: str | None, random_state: int) -> Any:
 
 def lda(kind: str, class_weight: str | None, random_state: int) -> Any:
     """Linear discriminant analysis, its covariance shrunk as Ledoit and Wolf (2004) say."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
     _only_classes("lda", kind)
-    _no_weights("lda", class_weight)
-    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+    return PooledDiscriminant(class_weight=class_weight)
 
 
 def forest(kind: str, class_weight: str | None, random_state: int) -> Any:
@@ -77,10 +75,13 @@ def forest(kind: str, class_weight: str | None, random_state: int) -> Any:
 
 
 def boosting(kind: str, class_weight: str | None, random_state: int) -> Any:
-    """Gradient boosting on histograms, a tenth of the features at each split."""
+    """Gradient boosting on histograms, a tenth of the features at each split.
+
+    No early stopping: scikit-learn's fails on a class of one row, and knows no groups.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-    shared = {"max_features": 0.1, "early_stopping": True, "random_state": random_state}
+    shared = {"max_features": 0.1, "early_stopping": False, "random_state": random_state}
     if kind == "number":
         _no_weights("boosting", class_weight)
         return HistGradientBoostingRegressor(**shared)
@@ -116,5 +117,6 @@ def _no_weights(head: str, class_weight: str | None) -> None:
     if class_weight is not None:
         raise OptionError(
             f"class weight {class_weight} does not apply to the head {head} here. "
-            "Leave it out, or use logistic, ridge, svm, forest, boosting, mlp or linear on a class."
+            "Leave it out, or use logistic, ridge, svm, lda, forest, boosting, mlp or linear on "
+            "a class."
         )

@@ -9,7 +9,6 @@ product; fewer rows than features are solved in the space of the rows.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -105,12 +105,10 @@ def _without(
 
     ``half.T @ half`` is ``H`` less ``1/n`` (primal) or ``(1 + 1/n - H) / alpha`` (dual).
     """
-    if families is None:
-        squares = np.einsum("ij,ij->j", half, half)
-        kept = (alpha * squares if alpha is not None else 1 - squares) - root**2
-        return residual / np.maximum(kept, _TINY)[:, None]
-    gone = np.empty_like(residual)
-    for family in families:
+    squares = np.einsum("ij,ij->j", half, half)
+    alone = (alpha * squares if alpha is not None else 1 - squares) - root**2
+    gone = np.asarray(residual / np.maximum(alone, _TINY)[:, None])
+    for family in (several for several in families or () if len(several) > 1):
         block = half[:, family].T @ half[:, family]
         kept = alpha * block if alpha is not None else np.eye(len(family)) - block
         kept = kept - np.outer(root[family], root[family])
@@ -119,20 +117,23 @@ def _without(
 
 
 def _looked_at(
-    n_samples: int, random_state: int, groups: Sequence[Any] | None
+    n_samples: int, random_state: Any, groups: Sequence[Any] | None, cv: Any
 ) -> tuple[NDArray[np.int64], list[NDArray[np.int64]] | None]:
     """Choose rows to look at, whole groups of them, and say which of these leave together."""
-    rng = np.random.default_rng(random_state)
+    if cv is not None:
+        tests = [np.asarray(test) for _, test in cv]
+        ends = np.cumsum([len(test) for test in tests])
+        return np.concatenate(tests), np.split(np.arange(ends[-1]), ends[:-1])
+    rng = np.random.default_rng(check_random_state(random_state).randint(2**31))
     if groups is None:
         return np.sort(rng.permutation(n_samples)[:_MOST_ROWS]), None
     members: dict[Any, list[int]] = {}
     for row, group in enumerate(groups):
         members.setdefault(("alone", row) if group in (None, "") else group, []).append(row)
-    order = rng.permutation(len(members))
+    together = list(members.values())
     rows: list[int] = []
     families = []
-    for place in order:
-        own = list(members.values())[place]
+    for own in (together[place] for place in rng.permutation(len(together))):
         if rows and len(rows) + len(own) > _MOST_ROWS:
             break
         families.append(np.arange(len(rows), len(rows) + len(own)))
@@ -150,24 +151,19 @@ class _LooRidge(BaseEstimator):
         weight: NDArray[np.float64],
         groups: Sequence[Any] | None,
         loss: Callable[[NDArray[np.float64], NDArray[np.int64]], float],
-    ) -> NDArray[np.float64]:
-        """Fit, and give the leave-one-out predictions of the rows that were looked at."""
-        looked_at, families = _looked_at(len(X), self.random_state, groups)
+    ) -> None:
+        """Keep the weights of the penalty whose leave-one-out predictions lose least."""
+        looked_at, families = _looked_at(len(X), self.random_state, groups, self.cv)
         rows = _centred(X, Y, weight)
-        scale = np.sqrt(weight)[looked_at, None]
-        best, best_loss = None, math.inf
-        self.losses_ = []
+        # A row without weight says nothing, and nothing is asked about it.
+        scale = np.sqrt(np.where(weight > 0, weight, 1))[looked_at, None]
+        self.losses_: list[float] = []
         for found in _solve(rows, self.alphas, looked_at, families):
-            predicted = found.left_out / scale + rows.y_mean
-            self.losses_.append(loss(predicted, looked_at))
-            if best is None or self.losses_[-1] < best_loss:
-                best, best_loss, self._left_out = found, self.losses_[-1], predicted
-        self.alpha_ = best.alpha
-        self.coef_ = best.coef
-        self.intercept_ = rows.y_mean - rows.x_mean @ best.coef
-        left_out = self._left_out
-        del self._left_out
-        return left_out
+            self.losses_.append(loss(found.left_out / scale + rows.y_mean, looked_at))
+            if self.losses_[-1] == min(self.losses_) and self.losses_.count(self.losses_[-1]) == 1:
+                self.alpha_ = found.alpha
+                self.coef_ = found.coef
+                self.intercept_ = rows.y_mean - rows.x_mean @ found.coef
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
@@ -187,6 +183,8 @@ class LooRidgeClassifier(ClassifierMixin, _LooRidge):
     alphas : sequence of float
         Penalties to compare.
     class_weight : {"balanced", None} or dict
+    cv : list of (train rows, test rows), optional
+        The rows of one test side leave together, instead of one row at a time.
     random_state : int
         Seed of the 4,000 rows that are looked at where there are more.
 
@@ -211,10 +209,12 @@ class LooRidgeClassifier(ClassifierMixin, _LooRidge):
         alphas: Sequence[float] = ALPHAS,
         *,
         class_weight: Any = None,
-        random_state: int = 0,
+        cv: Any = None,
+        random_state: Any = 0,
     ) -> None:
         self.alphas = alphas
         self.class_weight = class_weight
+        self.cv = cv
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
@@ -224,7 +224,7 @@ class LooRidgeClassifier(ClassifierMixin, _LooRidge):
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y has only one class, {self.classes_[0]!r}: at least two are needed."
+                f"y has only one class, {self.classes_.tolist()[0]!r}: at least two are needed."
             )
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64, copy=True)
         if self.class_weight is not None:
@@ -234,8 +234,8 @@ class LooRidgeClassifier(ClassifierMixin, _LooRidge):
         temperatures: list[float] = []
 
         def loss(scores: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
-            temperatures.append(best_temperature(scores, codes[rows]))
-            return log_loss_at(temperatures[-1], scores, codes[rows])
+            temperatures.append(best_temperature(scores, codes[rows], weight[rows]))
+            return log_loss_at(temperatures[-1], scores, codes[rows], weight[rows])
 
         self._fit_path(X, indicators, weight, groups, loss)
         self.temperature_ = temperatures[int(np.argmin(self.losses_))]
@@ -243,16 +243,19 @@ class LooRidgeClassifier(ClassifierMixin, _LooRidge):
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Give scores over the temperature: one for two classes, else one a class."""
-        scores = self._scores(X) / self.temperature_
-        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+        scores = self._scores(X)
+        scores = scores / self.temperature_
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
 
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+    def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """Give class probabilities: shape (n_samples, n_classes)."""
-        return softmax(self._scores(X) / self.temperature_)
+        scores = self._scores(X)
+        return softmax(scores / self.temperature_)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict the class of the highest score: shape (n_samples,)."""
-        return np.asarray(self.classes_[self._scores(X).argmax(axis=1)])
+        best = self._scores(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
 
 class LooRidgeRegressor(RegressorMixin, _LooRidge):
@@ -261,6 +264,8 @@ class LooRidgeRegressor(RegressorMixin, _LooRidge):
     Parameters
     ----------
     alphas : sequence of float
+    cv : list of (train rows, test rows), optional
+        The rows of one test side leave together, instead of one row at a time.
     random_state : int
 
     Attributes
@@ -277,8 +282,11 @@ class LooRidgeRegressor(RegressorMixin, _LooRidge):
     array([10.])
     """
 
-    def __init__(self, alphas: Sequence[float] = ALPHAS, *, random_state: int = 0) -> None:
+    def __init__(
+        self, alphas: Sequence[float] = ALPHAS, *, cv: Any = None, random_state: Any = 0
+    ) -> None:
         self.alphas = alphas
+        self.cv = cv
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
@@ -288,7 +296,7 @@ class LooRidgeRegressor(RegressorMixin, _LooRidge):
         goal = np.asarray(y, np.float64)
 
         def loss(predicted: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
-            return float(((predicted[:, 0] - goal[rows]) ** 2).mean())
+            return float(np.average((predicted[:, 0] - goal[rows]) ** 2, weights=weight[rows]))
 
         self._fit_path(X, goal[:, None], weight, groups, loss)
         return self

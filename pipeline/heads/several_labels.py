@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
+
+from pipeline.errors import InputError
+from pipeline.heads.inner import fit_weighted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,8 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["SeveralLabels"]
 
 
-class SeveralLabels(BaseEstimator):
+class SeveralLabels(ClassifierMixin, BaseEstimator):
     """One binary classifier for each label.
+
+    A label that every row has, or none, is predicted so. Labels of one class a row (a ``y``
+    of one dimension) go to a single classifier as they are.
 
     Parameters
     ----------
@@ -29,7 +36,8 @@ class SeveralLabels(BaseEstimator):
     ----------
     classes_ : array of shape (n_labels,)
         The labels.
-    estimator_ : OneVsRestClassifier
+    estimators_ : list
+        A fitted classifier for each label, or the 0 or 1 that all rows have.
 
     Examples
     --------
@@ -43,26 +51,57 @@ class SeveralLabels(BaseEstimator):
         self.estimator = estimator
         self.labels = labels
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit a classifier for each of the 0/1 columns of ``y`` (n_samples, n_labels)."""
-        from sklearn.multiclass import OneVsRestClassifier
-
-        names = range(np.shape(y)[1]) if self.labels is None else self.labels
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True)
+        check_classification_targets(y)
+        if self.labels is None and y.ndim == 2 and y.shape[1] == 1 and y.max() > 1:
+            y = column_or_1d(y, warn=True)
+        own = {} if groups is None else {"groups": groups}
+        own = own if has_fit_parameter(self.estimator, "groups") else {}
+        if y.ndim == 1:
+            self.estimators_ = [fit_weighted(clone(self.estimator), X, y, sample_weight, **own)]
+            self.classes_ = self.estimators_[0].classes_
+            return self
+        names = range(y.shape[1]) if self.labels is None else self.labels
         self.classes_ = np.array(list(names))
-        with warnings.catch_warnings():
-            # A label that every row has, or none, is predicted so.
-            warnings.filterwarnings("ignore", "Label .* is present in all training examples")
-            self.estimator_ = OneVsRestClassifier(self.estimator).fit(X, np.asarray(y))
+        if len(self.classes_) != y.shape[1] or not np.isin(y, (0, 1)).all():
+            raise InputError(
+                f"y has the shape {y.shape} and {len(self.classes_)} labels are named, but y "
+                "must hold 0 or 1 in a column for each label."
+            )
+        self.estimators_ = [
+            fit_weighted(clone(self.estimator), X, column, sample_weight, **own)
+            if column.min() < column.max()
+            else int(column[0])
+            for column in y.T
+        ]
         return self
 
-    def predict(self, X: Any) -> NDArray[np.int64]:
+    def predict(self, X: Any) -> NDArray[Any]:
         """Predict 0/1 for each label: shape (n_samples, n_labels)."""
-        return (self.predict_proba(X) > 0.5).astype(np.int64)
+        proba = self.predict_proba(X)
+        if self._one_class_a_row:
+            return np.asarray(self.classes_[proba.argmax(axis=1)])
+        return (proba > 0.5).astype(np.int64)
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """Give the probability of each label: shape (n_samples, n_labels)."""
         check_is_fitted(self)
-        proba = np.asarray(self.estimator_.predict_proba(X))
-        if len(self.classes_) == 1:  # scikit-learn takes one label for two classes
-            proba = proba[:, -1:]
-        return proba
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        if self._one_class_a_row:
+            return np.asarray(self.estimators_[0].predict_proba(X))
+        columns = [
+            np.full(len(X), float(one)) if isinstance(one, int) else one.predict_proba(X)[:, 1]
+            for one in self.estimators_
+        ]
+        return np.stack(columns, axis=1)
+
+    @property
+    def _one_class_a_row(self) -> bool:
+        return len(self.estimators_) < len(self.classes_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -8,22 +8,18 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    has_fit_parameter,
-    validate_data,
-)
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from pipeline.heads.inner import inner_folds, part_of
+from pipeline.heads.inner import fit_weighted, inner_rows, rows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["TemperatureClassifier", "best_temperature", "log_loss_at", "softmax"]
 
-_MOST_ROWS = 4_000
 _TINY = 1e-15
+_BOUND = 12.0
+"""Of the logarithm of the temperature."""
 
 
 class TemperatureClassifier(ClassifierMixin, BaseEstimator):
@@ -37,6 +33,8 @@ class TemperatureClassifier(ClassifierMixin, BaseEstimator):
     estimator : classifier with ``decision_function``
     n_splits : int
         Inner folds.
+    cv : list of (train rows, test rows), optional
+        Inner folds of your own, instead of stratified ones.
     random_state : int
         Seed of the folds, and of the 4,000 rows that are looked at where there are more.
 
@@ -54,9 +52,12 @@ class TemperatureClassifier(ClassifierMixin, BaseEstimator):
     True
     """
 
-    def __init__(self, estimator: Any, *, n_splits: int = 3, random_state: int = 0) -> None:
+    def __init__(
+        self, estimator: Any, *, n_splits: int = 3, cv: Any = None, random_state: Any = 0
+    ) -> None:
         self.estimator = estimator
         self.n_splits = n_splits
+        self.cv = cv
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
@@ -75,27 +76,24 @@ class TemperatureClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _fitted(self, X: Any, y: Any, weight: Any) -> Any:
-        estimator = clone(self.estimator)
-        weighted = weight is not None and has_fit_parameter(estimator, "sample_weight")
-        return estimator.fit(X, y, **({"sample_weight": weight} if weighted else {}))
+        return fit_weighted(clone(self.estimator), X, y, weight)
 
     def _temperature(
         self, X: Any, y: NDArray[Any], weight: Any, groups: Sequence[Any] | None
     ) -> float:
-        rows = part_of(y, _MOST_ROWS, self.random_state, is_class=True)
-        own_groups = None if groups is None else [groups[row] for row in rows]
-        pairs = inner_folds(
-            y[rows], self.n_splits, random_state=self.random_state, groups=own_groups
-        )
-        scores, truth = [], []
-        for train, test in pairs:
-            kept, held = rows[train], rows[test]
-            fitted = self._fitted(X[kept], y[kept], None if weight is None else weight[kept])
-            scores.append(_columns(fitted.decision_function(X[held])))
-            truth.append(np.searchsorted(self.classes_, y[held]))
+        scores, truth, weights = [], [], []
+        for train, test in inner_rows(
+            y, groups, self.n_splits, cv=self.cv, random_state=self.random_state
+        ):
+            fitted = self._fitted(X[train], y[train], rows_of(weight, train))
+            scores.append(_all_columns(fitted, X[test], self.classes_))
+            truth.append(np.searchsorted(self.classes_, y[test]))
+            weights.append(np.ones(len(test)) if weight is None else weight[test])
         if not scores:
             return 1.0
-        return best_temperature(np.concatenate(scores), np.concatenate(truth))
+        return best_temperature(
+            np.concatenate(scores), np.concatenate(truth), np.concatenate(weights)
+        )
 
     def decision_function(self, X: Any) -> NDArray[np.floating]:
         """Give scores over the temperature: one for two classes, else one a class."""
@@ -114,29 +112,69 @@ class TemperatureClassifier(ClassifierMixin, BaseEstimator):
         return np.asarray(self.classes_[best])
 
 
-def best_temperature(scores: NDArray[np.floating], truth: NDArray[np.int64]) -> float:
+def best_temperature(
+    scores: NDArray[np.floating],
+    truth: NDArray[np.int64],
+    weight: NDArray[np.floating] | None = None,
+) -> float:
     """Find the temperature of the lowest log-loss.
+
+    The loss is convex in ``1 / T``, so its slope has one root. The true class counts
+    ``1 - e`` and all classes share ``e = 1 / (n + 2)``, as in Platt (1999): scores without a
+    single mistake would otherwise ask for probabilities of 0 and 1.
 
     Parameters
     ----------
     scores : array of shape (n_samples, n_classes)
     truth : int array of shape (n_samples,)
         Column of the right class.
+    weight : array of shape (n_samples,), optional
+
+    Examples
+    --------
+    >>> scores = np.log([[0.8, 0.2], [0.8, 0.2], [0.8, 0.2], [0.8, 0.2], [0.8, 0.2]] * 100)
+    >>> round(best_temperature(scores, np.array([0, 0, 0, 0, 1] * 100)), 2)
+    1.0
     """
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import brentq
 
-    def loss(log_temperature: float) -> float:
-        return log_loss_at(float(np.exp(log_temperature)), scores, truth)
+    weight = np.ones(len(truth)) if weight is None else np.asarray(weight, np.float64)
+    scores = np.asarray(scores, np.float64)
+    scores = scores - scores.mean(axis=1, keepdims=True)
+    softness = 1 / (weight.sum() + 2)
+    right = (1 - softness) * scores[np.arange(len(truth)), truth]
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-8.0, 4.0), method="bounded").x))
+    def slope(log_sharpness: float) -> float:
+        proba = softmax(scores * np.exp(log_sharpness))
+        return float(weight @ ((proba * scores).sum(axis=1) - right))
+
+    if slope(-_BOUND) >= 0:  # the scores say nothing: all classes alike
+        return float(np.exp(_BOUND))
+    if slope(_BOUND) <= 0:
+        return float(np.exp(-_BOUND))
+    return float(np.exp(-brentq(slope, -_BOUND, _BOUND, xtol=1e-12)))
 
 
 def log_loss_at(
-    temperature: float, scores: NDArray[np.floating], truth: NDArray[np.int64]
+    temperature: float,
+    scores: NDArray[np.floating],
+    truth: NDArray[np.int64],
+    weight: NDArray[np.floating] | None = None,
 ) -> float:
     """Mean log-loss of ``softmax(scores / temperature)``."""
     own = softmax(scores / temperature)[np.arange(len(truth)), truth]
-    return float(-np.log(np.clip(own, _TINY, 1)).mean())
+    return float(np.average(-np.log(np.clip(own, _TINY, 1)), weights=weight))
+
+
+def _all_columns(
+    fitted: Any, X: NDArray[np.floating], classes: NDArray[Any]
+) -> NDArray[np.floating]:
+    """Give every class a column; one that the inner fit has not seen scores lowest."""
+    scores = _columns(fitted.decision_function(X))
+    lowest = scores.min(axis=1, keepdims=True)
+    full = np.repeat(lowest, len(classes), axis=1)
+    full[:, np.searchsorted(classes, fitted.classes_)] = scores
+    return full
 
 
 def _columns(scores: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["TorchClassifier", "TorchRegressor"]
+
+_LEAST_STEPS = 16
+"""In an epoch."""
 
 
 class _TorchHead(BaseEstimator):
@@ -41,9 +45,10 @@ class _TorchHead(BaseEstimator):
         max_epochs: int = 100,
         patience: int = 10,
         validation_fraction: float = 0.1,
-        class_weight: str | None = None,
+        cv: Any = None,
+        class_weight: Any = None,
         device: str = "auto",
-        random_state: int = 0,
+        random_state: Any = 0,
     ) -> None:
         self.hidden = hidden
         self.lr = lr
@@ -53,6 +58,7 @@ class _TorchHead(BaseEstimator):
         self.max_epochs = max_epochs
         self.patience = patience
         self.validation_fraction = validation_fraction
+        self.cv = cv
         self.class_weight = class_weight
         self.device = device
         self.random_state = random_state
@@ -69,37 +75,43 @@ class _TorchHead(BaseEstimator):
         import torch
 
         device = _device(self.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.random_state)
-            module = self._network(X.shape[1], n_outputs).to(device)
-            train, held = self._held_out(y, groups)
-            tensors = [
-                torch.as_tensor(np.ascontiguousarray(array)).to(device)
-                for array in (X.astype(np.float32), goal, weight.astype(np.float32))
-            ]
-            rows = torch.as_tensor(train).to(device)
-            held_rows = torch.as_tensor(held).to(device)
-            size = min(self.batch_size, len(train))
+        train, held = self._held_out(y, groups)
+        offset, scale = _scaling(X, weight)
+        dtype = torch.float64 if X.dtype == np.float64 and device == "cpu" else torch.float32
+        tensors = [
+            torch.as_tensor(np.ascontiguousarray(array)).to(device)
+            for array in ((X - offset) / scale, goal, weight)
+        ]
+        tensors = [t.to(dtype) if t.is_floating_point() else t for t in tensors]
+        rows, held_rows = torch.as_tensor(train).to(device), torch.as_tensor(held).to(device)
+        size = min(self.batch_size, len(train))
+        passes = max(1, _LEAST_STEPS * size // len(train))
 
-            def batches() -> Iterator[tuple[torch.Tensor, ...]]:
+        def batches() -> Iterator[tuple[torch.Tensor, ...]]:
+            for _ in range(passes):
                 order = rows[torch.randperm(len(rows)).to(device)]
-                for start in range(0, len(order), size):
-                    chosen = order[start : start + size]
+                for chosen in torch.split(order, size):
                     yield tuple(tensor[chosen] for tensor in tensors)
+
+        with torch.random.fork_rng(devices=None if device == "cuda" else []):
+            torch.manual_seed(int(check_random_state(self.random_state).randint(2**31)))
+            module = self._network(X.shape[1], n_outputs).to(device, dtype)
 
             def validate() -> float:
                 return float(self._loss(module, *(tensor[held_rows] for tensor in tensors)))
 
             done = optimize(
                 module, batches, self._loss, validate,
-                steps_per_epoch=-(-len(train) // size), max_epochs=self.max_epochs, lr=self.lr,
-                weight_decay=self.weight_decay, patience=self.patience,
+                steps_per_epoch=passes * -(-len(train) // size), max_epochs=self.max_epochs,
+                lr=self.lr, weight_decay=self.weight_decay, patience=self.patience,
             )  # fmt: skip
         self.n_epochs_ = done.epochs
         self.best_epoch_ = done.best_epoch
         linear = [child for child in module if isinstance(child, torch.nn.Linear)]
         self.coefs_ = [child.weight.detach().cpu().numpy().T.copy() for child in linear]
         self.intercepts_ = [child.bias.detach().cpu().numpy().copy() for child in linear]
+        self.coefs_[0] /= self.coefs_[0].dtype.type(scale)  # the first layer takes X as it is
+        self.intercepts_[0] -= offset.astype(self.coefs_[0].dtype) @ self.coefs_[0]
 
     def _network(self, n_features: int, n_outputs: int) -> torch.nn.Sequential:
         from torch import nn
@@ -120,13 +132,17 @@ class _TorchHead(BaseEstimator):
         self, y: NDArray[Any], groups: Sequence[Any] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Hold rows out for early stopping; with too few of them, stop on the training rows."""
-        n_splits = max(round(1 / self.validation_fraction), 2)
-        pairs = inner_folds(
-            y, n_splits, random_state=self.random_state, groups=groups, is_class=self._is_class
-        )
-        if not pairs:
-            return np.arange(len(y)), np.arange(len(y))
-        return pairs[0]
+        rows = np.arange(len(y))
+        pairs = self.cv
+        if pairs is None:
+            n_splits = max(round(1 / self.validation_fraction), 2)
+            seed = int(check_random_state(self.random_state).randint(2**31))
+            pairs = inner_folds(
+                y, n_splits, random_state=seed, groups=groups, is_class=self._is_class
+            )
+        for train, held in pairs:
+            return np.asarray(train), np.asarray(held)
+        return rows, rows
 
     def _loss(
         self, module: Any, X: torch.Tensor, goal: torch.Tensor, weight: torch.Tensor
@@ -135,16 +151,15 @@ class _TorchHead(BaseEstimator):
 
         scores = module(X)
         if self._is_class:
-            losses = functional.cross_entropy(scores.float(), goal, reduction="none")
+            losses = functional.cross_entropy(scores, goal, reduction="none")
         else:
-            losses = (scores.float()[:, 0] - goal) ** 2
+            losses = (scores[:, 0] - goal) ** 2
         return (losses * weight).sum() / weight.sum().clamp(min=1e-12)
 
     def _scores(self, X: Any) -> NDArray[np.floating]:
         """Run the network in numpy: shape (n_samples, n_outputs)."""
         check_is_fitted(self)
         values = validate_data(self, X, dtype=[np.float32, np.float64], reset=False)
-        values = np.asarray(values, np.float32)
         for place, (coef, intercept) in enumerate(zip(self.coefs_, self.intercepts_, strict=True)):
             if place:
                 values = np.maximum(values, 0)
@@ -164,10 +179,13 @@ class TorchClassifier(ClassifierMixin, _TorchHead):
     dropout : float
         Share of hidden units left out in training.
     batch_size, max_epochs, patience : int
-        Early stopping ends it after ``patience`` epochs without a better held-out loss.
+        Early stopping ends it after ``patience`` epochs without a better held-out loss. An
+        epoch has at least 16 batches: few rows are passed several times.
     validation_fraction : float
         Share of the rows held out for that.
-    class_weight : {"balanced", None}
+    cv : list of (train rows, held-out rows), optional
+        The first pair is used instead.
+    class_weight : {"balanced", None} or dict
     device : {"auto", "cpu", "cuda"}
     random_state : int
 
@@ -209,7 +227,8 @@ class TorchClassifier(ClassifierMixin, _TorchHead):
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict the class of the highest probability: shape (n_samples,)."""
-        return np.asarray(self.classes_[self._scores(X).argmax(axis=1)])
+        best = self._scores(X).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
 
 class TorchRegressor(RegressorMixin, _TorchHead):
@@ -232,14 +251,22 @@ class TorchRegressor(RegressorMixin, _TorchHead):
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         y = np.asarray(y, np.float64)
         self.mean_ = float(np.average(y, weights=weight))
-        self.scale_ = float(y.std()) or 1.0
-        goal = ((y - self.mean_) / self.scale_).astype(np.float32)
+        self.scale_ = float(np.sqrt(np.average((y - self.mean_) ** 2, weights=weight))) or 1.0
+        goal = (y - self.mean_) / self.scale_
         self._train(X, goal, weight, groups, y, 1)
         return self
 
     def predict(self, X: Any) -> NDArray[np.floating]:
         """Predict: shape (n_samples,)."""
         return self._scores(X)[:, 0] * self.scale_ + self.mean_
+
+
+def _scaling(X: NDArray[np.floating], weight: NDArray[np.floating]) -> tuple[Any, float]:
+    """Find the mean of every feature, and the one number that gives a feature variance 1."""
+    share = weight / weight.sum()
+    offset = share @ X
+    variance = float((share @ (X - offset) ** 2).mean())
+    return offset.astype(X.dtype), variance**0.5 or 1.0
 
 
 def _device(device: str) -> str:

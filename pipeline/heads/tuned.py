@@ -10,22 +10,14 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_is_fitted,
-    has_fit_parameter,
-    validate_data,
-)
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from pipeline.heads.inner import class_loss, inner_folds, number_loss, part_of
+from pipeline.heads.inner import class_loss, fit_weighted, inner_rows, number_loss, rows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["TunedClassifier", "TunedRegressor"]
-
-_MOST_ROWS = 4_000
-"""Rows that strengths are compared on; more would choose the same."""
 
 
 class _Tuned(BaseEstimator):
@@ -38,53 +30,48 @@ class _Tuned(BaseEstimator):
         values: Sequence[Any],
         *,
         n_splits: int = 3,
-        random_state: int = 0,
+        cv: Any = None,
+        random_state: Any = 0,
     ) -> None:
         self.estimator = estimator
         self.parameter = parameter
         self.values = values
         self.n_splits = n_splits
+        self.cv = cv
         self.random_state = random_state
 
     _is_class: bool
 
     def _choose(
         self, X: Any, y: NDArray[Any], weight: Any, groups: Sequence[Any] | None
-    ) -> dict[Any, float]:
+    ) -> list[float]:
         """Give the summed out-of-fold loss of every value."""
-        rows = part_of(y, _MOST_ROWS, self.random_state, self._is_class)
-        X, y = X[rows], y[rows]
-        weight = None if weight is None else weight[rows]
-        groups = None if groups is None else [groups[row] for row in rows]
-        pairs = inner_folds(
-            y, self.n_splits, random_state=self.random_state, groups=groups,
-            is_class=self._is_class,
-        )  # fmt: skip
         loss = class_loss if self._is_class else number_loss
-        found = dict.fromkeys(self.values, 0.0)
-        for train, test in pairs:
+        losses = [0.0] * len(self.values)
+        for train, test in inner_rows(
+            y, groups, self.n_splits, cv=self.cv, random_state=self.random_state,
+            is_class=self._is_class,
+        ):  # fmt: skip
             estimator = clone(self.estimator)  # one along all values: it may start warm
-            for value in self.values:
-                self._fit_one(estimator, value, X[train], y[train], _rows(weight, train))
-                found[value] += loss(estimator, X[test], y[test]) * len(test)
-        return found
+            for place, value in enumerate(self.values):
+                self._fit_one(estimator, value, X[train], y[train], rows_of(weight, train))
+                losses[place] += loss(estimator, X[test], y[test], rows_of(weight, test))
+        return losses
 
     def _fit_one(self, estimator: Any, value: Any, X: Any, y: Any, weight: Any) -> Any:
         if self.parameter == "n_neighbors":
             value = min(value, len(y))
         estimator.set_params(**{self.parameter: value})
-        weighted = weight is not None and has_fit_parameter(estimator, "sample_weight")
         with warnings.catch_warnings():
             # A strength that does not converge loses the comparison, or is close enough.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return estimator.fit(X, y, **({"sample_weight": weight} if weighted else {}))
+            return fit_weighted(estimator, X, y, weight)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> Self:
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X)
-        losses = self._choose(X, y, sample_weight, groups)
-        self.best_value_ = min(losses, key=lambda value: losses[value])
-        self.losses_ = [losses[value] for value in self.values]
+        self.losses_ = self._choose(X, y, sample_weight, groups)
+        self.best_value_ = self.values[int(np.argmin(self.losses_))]
         self.estimator_ = self._fit_one(
             clone(self.estimator), self.best_value_, X, y, sample_weight
         )
@@ -112,6 +99,8 @@ class TunedClassifier(ClassifierMixin, _Tuned):
         Values to compare; of equal losses the first wins.
     n_splits : int
         Inner folds.
+    cv : list of (train rows, test rows), optional
+        Inner folds of your own, instead of stratified ones.
     random_state : int
         Seed of the folds, and of the 4,000 rows that are looked at where there are more.
 
@@ -169,7 +158,3 @@ class TunedRegressor(RegressorMixin, _Tuned):
         """Choose the value, and fit on all rows; ``groups`` stay together in the folds."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True)
         return self._fit(X, y, sample_weight, groups)
-
-
-def _rows(values: Any, rows: NDArray[np.int64]) -> Any:
-    return None if values is None else values[rows]
