@@ -49,6 +49,7 @@ class EmbedOptions:
         Type of the stored values. [default: the cache's, else float16]
     weights
         A .safetensors or .pt file for the architecture that --backbone names.
+        [default: the cache's, else those that the name stands for]
     on_bad_input
         skip lists unreadable files and goes on; fail names them all and stops.
     prune
@@ -79,6 +80,7 @@ class TrainOptions:
         The column to predict. [default: the one called label, or the only one]
     target_kind
         Overrules what a column is taken for: NAME=class, NAME=multilabel or NAME=number.
+        [default: its values decide]
     fusion
         How layers become one matrix: auto, last, single:LAYER, average, weighted or concat.
     head
@@ -89,8 +91,10 @@ class TrainOptions:
         Share of the rows held out for the figures; 0 holds none out.
     split_column
         A column that says train, val or test for each row, instead of a random split.
+        [default: the one called split, if there is one]
     group
-        A column whose equal values never stand on both sides of a split.
+        A column (patient, document, burst of photos) whose equal values never stand on both
+        sides of a split. [default: every row for itself]
     refit
         Fit the winner on all rows after the held-out figures are taken.
     seed

@@ -7,13 +7,16 @@ picture is embedded once however many folds ask for it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from pipeline.config import EmbedOptions
 from pipeline.embedding import ContentCache, Fetched
@@ -73,6 +76,8 @@ class _Embeds(BaseEstimator):
     def _fetch(self, X: Any) -> Fetched:
         if self.on_bad_input not in ("fail", "skip"):
             raise OptionError(f"on_bad_input is {self.on_bad_input!r}, but must be fail or skip.")
+        if isinstance(X, str | Path):
+            raise InputError(f"X is one path, {str(X)!r}. Give a list, if only of one: [path].")
         if len(X) == 0:
             raise InputError("X holds no inputs. Give at least one path, picture or array.")
         return self._cache().fetch(X, skip=self.on_bad_input == "skip")
@@ -220,8 +225,9 @@ class _Transfers(_Embeds):
         groups : sequence of shape (n_samples,), optional
             Rows of one group stay together in the inner folds.
         """
-        y = _column(y, len(X))
         fetched = self._fetch(X)
+        y = _column(y, len(X))
+        check_consistent_length(X, sample_weight, groups)
         target = Target.decide(TARGET, y, self._kind).subset(fetched.usable)
         rows = np.flatnonzero(target.present)
         if not len(rows):
@@ -232,7 +238,7 @@ class _Transfers(_Embeds):
             fetched.X[rows],
             fetched.layer_slices,
             target.subset(rows),
-            groups=None if groups is None else [groups[place] for place in places],
+            groups=None if groups is None else list(_safe_indexing(groups, places)),
             digests=[fetched.digests[row] for row in rows],
             sample_weight=None if sample_weight is None else np.asarray(sample_weight)[places],
         )
@@ -389,13 +395,17 @@ class TransferRegressor(RegressorMixin, _Transfers):
 
 
 def _column(y: Any, n_samples: int) -> Any:
-    """Take labels as a column of ``n_samples``, a column vector too."""
-    if getattr(y, "ndim", 1) == 2 and y.shape[1] == 1:
-        y = np.asarray(y)[:, 0]
-    if getattr(y, "ndim", 1) != 1 or len(y) != n_samples:
-        shape = getattr(y, "shape", (len(y),))
+    """Take labels as a column of ``n_samples``; a column vector with scikit-learn's warning."""
+    shape = np.shape(y) if hasattr(y, "shape") else (len(y),)
+    if shape == (n_samples, 1):
+        warnings.warn(
+            "A column-vector y was passed when a 1d array was expected. Give y.ravel().",
+            DataConversionWarning,
+            stacklevel=3,
+        )
+        return np.asarray(y)[:, 0]
+    if shape != (n_samples,):
         raise InputError(
-            f"y has the shape {tuple(shape)}, but X has {n_samples} inputs. "
-            "Give one label for each input."
+            f"y has the shape {shape}, but X has {n_samples} inputs. Give one label for each input."
         )
     return y

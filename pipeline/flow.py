@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cache import CacheLock, EmbeddingStore
 from pipeline.config import EmbedOptions, TrainOptions, parse_target_kinds
 from pipeline.embedding import EmbeddingJob, Summary
-from pipeline.errors import InputError
+from pipeline.errors import CacheMismatchError, InputError
 from pipeline.model import TransferModel, heldout_table, write_table
 from pipeline.results import results_json
 from pipeline.run_folder import RunFolder
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pipeline.samples import SampleSet
 
 __all__ = ["Finished", "run"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,21 +88,47 @@ def run(
     given = (embed_options or EmbedOptions(), train_options or TrainOptions())
     _refuse_unlabelled(samples, given[1])
     folder = RunFolder(Path(out))
-    folder.begin(*given, overwrite=overwrite)
+    folder.claim(*given, overwrite=overwrite)
     with CacheLock(folder.cache, wait=True):
-        job = EmbeddingJob(samples, folder.cache, given[0])
-        job.prepare()
+        job = _prepared(samples, folder.cache, given[0], overwrite=overwrite)
+        folder.begin(*given)
         summary = job.execute(progress=progress)
     with EmbeddingStore.open(folder.cache) as store:
         write_table(folder.failed, ["id", "reason"], [[f.id, f.reason] for f in store.failed])
-        model = _trained(store, given[1])
+        layers = _layers(given[0], store)
+        model = _trained(store, given[1], layers)
         model.save(folder.model)
         header, rows = heldout_table(model, store)
         write_table(folder.predictions, header, rows)
-        folder.finish(*_resolved(given, store, model))
+        folder.finish(_embedded_as(store, layers), _trained_as(model))
     finished = Finished(model, folder.model, summary, time.perf_counter() - began)
     folder.write_metrics(finished.to_json())
     return finished
+
+
+def _prepared(
+    samples: SampleSet, cache: Path, options: EmbedOptions, *, overwrite: bool
+) -> EmbeddingJob:
+    """Prepare stage 1; to overwrite, drop a cache of another spec or with other backbones."""
+    job = EmbeddingJob(samples, cache, options)
+    asked = options.backbone and {name.strip() for name in options.backbone.split(",")}
+    try:
+        job.prepare()
+        if not overwrite or not asked or asked == set(job.specs):
+            return job
+    except CacheMismatchError:
+        if not overwrite:
+            raise
+    _log.info("the embeddings in %s are of another spec: made anew", cache)
+    cache.unlink()
+    return _prepared(samples, cache, options, overwrite=False)
+
+
+def _layers(options: EmbedOptions, store: EmbeddingStore) -> list[str]:
+    """Give the layers to train on: a cache that was kept may hold more than are asked for."""
+    if options.layers in (None, "auto", "all"):
+        return list(store.layers)
+    return [name.strip() for name in str(options.layers).split(",")]
 
 
 def _refuse_unlabelled(samples: SampleSet, options: TrainOptions) -> None:
@@ -117,9 +145,9 @@ def _refuse_unlabelled(samples: SampleSet, options: TrainOptions) -> None:
         refuse_sameness(target)
 
 
-def _trained(store: EmbeddingStore, options: TrainOptions) -> TransferModel:
+def _trained(store: EmbeddingStore, options: TrainOptions, layers: list[str]) -> TransferModel:
     try:
-        return train(store, options)
+        return train(store, options, layers=layers)
     except InputError as error:
         if not store.failed:
             raise
@@ -131,21 +159,23 @@ def _trained(store: EmbeddingStore, options: TrainOptions) -> TransferModel:
         ) from error
 
 
-def _resolved(
-    given: tuple[EmbedOptions, TrainOptions], store: EmbeddingStore, model: TransferModel
-) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Say what every option that was left open became."""
+def _embedded_as(store: EmbeddingStore, layers: list[str]) -> dict[str, Any]:
+    """Say what the options of stage 1 became."""
     names = dict.fromkeys(name.rpartition("/")[0] for name in store.layers)
     spec = store.specs[next(iter(names))]
     height, width = spec.preprocess.image_size
-    embed = {
+    return {
         "backbone": ",".join(names),
-        "layers": ",".join(store.layers),
+        "layers": ",".join(layers),
         "pooling": spec.pooling,
-        "image_size": height if height == width else given[0].image_size,
+        "image_size": height if height == width else None,
         "resize": spec.preprocess.resize,
         "precision": spec.precision,
         "store_dtype": spec.store_dtype,
     }
+
+
+def _trained_as(model: TransferModel) -> dict[str, Any]:
+    """Say what the options of stage 2 became."""
     ((target, results),) = model.results.items()
-    return embed, {"target": target, "fusion": results.fusion, "head": results.head}
+    return {"target": target, "fusion": results.fusion, "head": results.head}

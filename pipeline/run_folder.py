@@ -14,9 +14,18 @@ from pipeline.durable import write_durably
 from pipeline.errors import InputError, OptionError
 from pipeline.version import __version__
 
-__all__ = ["RunFolder"]
+__all__ = ["GIVEN", "RunFolder"]
 
-_OPEN = (None, "auto", ())
+GIVEN = "given"
+"""Key of ``config.toml``: the options that were given; the others were left open."""
+
+_OPTIONS = {"embed": EmbedOptions, "train": TrainOptions}
+
+_NO_MATTER = frozenset({"batch-size", "device", "on-bad-input", "prune"})
+"""Options that change no number: they may differ from one run to the next."""
+
+_Tables = dict[str, Any]
+"""What ``config.toml`` holds: the tables ``embed`` and ``train``, and `GIVEN`."""
 
 
 class RunFolder:
@@ -37,8 +46,8 @@ class RunFolder:
         self.predictions = path / "predictions.csv"
         self.failed = path / "failed.csv"
 
-    def begin(self, embed: EmbedOptions, train: TrainOptions, *, overwrite: bool) -> None:
-        """Take the folder for a run, and write down its configuration.
+    def claim(self, embed: EmbedOptions, train: TrainOptions, *, overwrite: bool) -> None:
+        """Make the folder, unless a run of another configuration stands there.
 
         Raises
         ------
@@ -47,6 +56,8 @@ class RunFolder:
         InputError
             When the folder cannot be made.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file. Give a folder to write into: --out DIR.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -54,44 +65,59 @@ class RunFolder:
                 f"cannot make the folder {self.path}: {error.strerror}. Give a folder that can "
                 "be written: --out DIR."
             ) from error
-        ours = _tables(embed, train)
         if self.config.exists() and not overwrite:
-            differences = _differences(ours, self._recorded())
+            differences = self._differences(_tables(embed, train))
             if differences:
                 raise OptionError(
                     f"{self.path} holds a run of another configuration: {'; '.join(differences)}. "
                     "Give another --out, or --overwrite: a cache whose spec fits is kept, and "
                     "nothing is embedded again."
                 )
-            return
-        self._write_config(ours)
+
+    def begin(self, embed: EmbedOptions, train: TrainOptions) -> None:
+        """Write down the configuration, before the first batch."""
+        self._write_config(_tables(embed, train))
 
     def finish(self, embed: Mapping[str, Any], train: Mapping[str, Any]) -> None:
         """Write down what every option that was left open became."""
-        recorded = self._recorded()
-        for table, resolved in (("embed", embed), ("train", train)):
-            recorded[table] |= {
-                name.replace("_", "-"): value
-                for name, value in resolved.items()
-                if value is not None
-            }
-        self._write_config(recorded)
+        tables = self._recorded()
+        for name, resolved in (("embed", embed), ("train", train)):
+            became = {_key(option): value for option, value in resolved.items() if value}
+            tables[name] = _in_order(name, tables[name] | became)
+        self._write_config(tables)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write ``metrics.json``."""
         self._write(self.metrics, json.dumps(metrics, indent=2) + "\n")
 
-    def _recorded(self) -> dict[str, Any]:
+    def _differences(self, ours: _Tables) -> list[str]:
+        """Name the options that were given otherwise, here or there.
+
+        What is left open here is answered by the cache where it can, so it is no difference.
+        """
+        theirs, found = self._recorded(), []
+        given_here, given_there = (set(side[GIVEN].split(", ")) for side in (ours, theirs))
+        for table in _OPTIONS:
+            answered = table == "embed" and self.cache.exists()
+            for name in dict.fromkeys((*ours[table], *theirs[table])):
+                here, there = (side[table].get(name, "not given") for side in (ours, theirs))
+                given = name in given_here or (name in given_there and not answered)
+                if given and here != there and name not in _NO_MATTER:
+                    found.append(f"{name} is {here} here and {there} there")
+        return found
+
+    def _recorded(self) -> _Tables:
         try:
             found = tomllib.loads(self.config.read_text(encoding="utf-8"))
-            return {"embed": dict(found["embed"]), "train": dict(found["train"])}
+            tables = {name: dict(found[name]) for name in _OPTIONS}
+            return {GIVEN: str(found.get(GIVEN, "")), **tables}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{self.config} cannot be read as the configuration of a run ({error}). "
                 "Give another --out, or --overwrite."
             ) from None
 
-    def _write_config(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
+    def _write_config(self, tables: _Tables) -> None:
         import tomli_w
 
         text = f"# transfer-pipeline {__version__}: what this run was made with\n\n"
@@ -105,30 +131,31 @@ class RunFolder:
             raise InputError(f"cannot write {path}: {error.strerror}.") from error
 
 
-def _tables(embed: EmbedOptions, train: TrainOptions) -> dict[str, dict[str, Any]]:
-    """Give the options as TOML tables, without those that are not given."""
-    return {
-        name: {
-            field.name.replace("_", "-"): _plain(getattr(options, field.name))
-            for field in dataclasses.fields(options)
-            if getattr(options, field.name) is not None
-        }
-        for name, options in (("embed", embed), ("train", train))
-    }
+def _tables(embed: EmbedOptions, train: TrainOptions) -> _Tables:
+    """Give the options as TOML, without those that have no value."""
+    given: list[str] = []
+    tables: dict[str, dict[str, Any]] = {"embed": {}, "train": {}}
+    for table, options in (("embed", embed), ("train", train)):
+        for field in dataclasses.fields(options):
+            value = getattr(options, field.name)
+            if value not in (None, ()):
+                tables[table][_key(field.name)] = _plain(value)
+            if value != field.default:
+                given.append(_key(field.name))
+    return {GIVEN: ", ".join(given), **tables}
+
+
+def _in_order(table: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    names = [_key(field.name) for field in dataclasses.fields(_OPTIONS[table])]
+    return {name: options[name] for name in names if name in options}
+
+
+def _key(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _plain(value: Any) -> Any:
+    """Give what TOML can hold; a path so that it holds from any folder."""
     if isinstance(value, tuple):
         return list(value)
-    return str(value) if isinstance(value, Path) else value
-
-
-def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """Name the options that are given here and stand otherwise there."""
-    found = []
-    for table, options in ours.items():
-        for name, value in options.items():
-            other = theirs[table].get(name)
-            if value != other and value not in _OPEN and value != []:
-                found.append(f"{name} is {value} here and {other} there")
-    return found
+    return str(value.resolve()) if isinstance(value, Path) else value

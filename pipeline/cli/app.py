@@ -7,22 +7,24 @@ mend, 2 a wrong command line, 70 a bug of ours, 130 interrupted.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-import tomllib
+import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, get_args
 
-from cyclopts import App, Parameter, convert
-from cyclopts.config import Dict
+from cyclopts import App, CycloptsError, Parameter, convert
 
+from pipeline.cli.configuration import answer_from_file
+from pipeline.cli.manual import Manual
 from pipeline.cli.talk import say, start_talking
-from pipeline.errors import InputError, PipelineError, UnknownNameError
+from pipeline.cli.usage import explain
+from pipeline.errors import PipelineError
 from pipeline.version import __version__
 
 __all__ = ["app", "main"]
 
-_USER, _BUG, _INTERRUPTED = 1, 70, 130
+_DONE, _USER, _USAGE, _BUG, _INTERRUPTED = 0, 1, 2, 70, 130
 
 
 def _strict(type_: Any, tokens: Sequence[Any]) -> Any:
@@ -36,84 +38,108 @@ def _strict(type_: Any, tokens: Sequence[Any]) -> Any:
 
 app = App(
     name="pipeline",
-    help="Transfer learning for a folder of data, a few labels and no time.",
+    help=(
+        "Transfer learning for a folder of data, a few labels and no time.\n\n"
+        "Begin with: pipeline run FOLDER --out out, where FOLDER has one subfolder per class."
+    ),
     help_format="plaintext",
-    help_formatter="default" if sys.stdout.isatty() else "plain",
+    help_formatter=Manual(),
     version=f"transfer-pipeline {__version__}",
     default_parameter=Parameter(negative=(), converter=_strict),
-    error_formatter=lambda error: f"pipeline: {error}",
+    config=answer_from_file,
     result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+    suppress_keyboard_interrupt=False,
 )
+app["--help"].help = "Show this page, or that of a command."
+app["--version"].help = "Show the version."
 
 _COMMANDS = {
-    "run": ("running", "The whole job: a folder in, a model and its figures out."),
-    "embed": ("embedding", "Run a frozen backbone once and cache the embeddings of many layers."),
+    "run": (
+        "running",
+        "Do the whole job: a folder in, a model and its figures out.\n\n"
+        "The same command again continues where it stopped.",
+    ),
+    "embed": (
+        "embedding",
+        "Run a frozen backbone once and cache the embeddings of many layers.\n\n"
+        "The same command again embeds what is new and nothing else.",
+    ),
     "train": ("training", "Fuse cached layers and train a head on them."),
     "predict": ("prediction", "Predict new inputs with a trained model."),
     "evaluate": ("prediction", "Measure a model on labelled inputs (others call it val)."),
     "backbones": ("showing", "List the backbones."),
     "info": ("showing", "Say what a cache or a model file holds."),
 }
+"""Module and description: known before the module, and what it needs, is imported."""
 
-for _name, (_module, _help) in _COMMANDS.items():
-    app.command(f"pipeline.cli.{_module}:{_name}", name=_name, help=_help)
+_CALLED_ELSEWHERE = {
+    "embed": ["extract", "features"],
+    "train": ["fit"],
+    "predict": ["classify", "infer"],
+    "evaluate": ["val", "validate", "test", "score"],
+    "backbones": ["models"],
+    "info": ["show"],
+}
+"""What other programs call our commands: suggested, never accepted."""
 
-
-_TABLES = ("embed", "train")
-
-
-def _read_config(arguments: Sequence[str]) -> None:
-    """Let the file behind ``--config`` answer for flags that are not given.
-
-    Raises
-    ------
-    InputError
-        When it is no TOML, or holds a table that no command reads.
-    """
-    places = [place for place, word in enumerate(arguments) if word.split("=")[0] == "--config"]
-    if not places:
-        return
-    _, equals, value = arguments[places[0]].partition("=")
-    path = Path(value if equals else "".join(arguments[places[0] + 1 : places[0] + 2]))
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as a configuration: {error}. Give a TOML file with the "
-            "tables [embed] and [train]."
-        ) from None
-    for name in tables:
-        if name not in _TABLES:
-            raise UnknownNameError(f"table in {path}", name, _TABLES)
-    app["run"].config = [
-        Dict(tables.get(name, {}), use_commands_as_keys=False, source=str(path)) for name in _TABLES
-    ]
+for _place, (_name, (_module, _summary)) in enumerate(_COMMANDS.items()):
+    app.command(
+        f"pipeline.cli.{_module}:{_name}",
+        name=_name,
+        help=_summary,
+        sort_key=_place,
+        synonym=_CALLED_ELSEWHERE.get(_name),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code."""
     start_talking()
-    debug = os.environ.get("PIPELINE_DEBUG") == "1"
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _read_config(sys.argv[1:] if arguments is None else arguments)
-        result = app(arguments)
+        result = app(words)
+        sys.stdout.flush()
+    except CycloptsError as error:
+        return _end(_USAGE, explain(error))
     except PipelineError as error:
-        if debug:
-            raise
-        say(f"pipeline: {error}")
-        return _USER
+        return _end(_USER, str(error))
     except KeyboardInterrupt:
-        say("pipeline: interrupted. The same command goes on where it stopped.")
-        return _INTERRUPTED
+        return _end(_INTERRUPTED, _interrupted(words))
     except BrokenPipeError:  # `pipeline backbones | head` is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _DONE
+    except OSError as error:
+        return _end(_USER, _refused_by_the_system(error))
     except Exception as error:
-        if debug:
-            raise
-        say(
-            f"pipeline: a bug of ours: {type(error).__name__}: {error}\n"
-            "Please report it, with the traceback that PIPELINE_DEBUG=1 shows."
+        return _end(_BUG, _bug(error))
+    return result if isinstance(result, int) else _DONE
+
+
+def _end(code: int, message: str) -> int:
+    """End with one message; the traceback only for those who ask for it."""
+    if os.environ.get("PIPELINE_DEBUG") == "1":
+        traceback.print_exc()
+    say(f"pipeline: {message}")
+    return code
+
+
+def _interrupted(words: Sequence[str]) -> str:
+    if words[:1] in (["run"], ["embed"]):
+        return (
+            f"interrupted. What is embedded is kept; to go on: {shlex.join(['pipeline', *words])}"
         )
-        return _BUG
-    return result if isinstance(result, int) else 0
+    return "interrupted. Nothing was written."
+
+
+def _refused_by_the_system(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}. Look after that file or disk, and try again."
+
+
+def _bug(error: Exception) -> str:
+    return (
+        f"a bug of ours: {type(error).__name__}: {error}\n"
+        "Please report it, with the traceback that PIPELINE_DEBUG=1 shows."
+    )

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from pipeline.cli.talk import say, show_json, show_line
 from pipeline.config import EmbedOptions
+from pipeline.errors import OptionError
 from pipeline.progress import duration
 from pipeline.samples import SampleSet
 
@@ -41,10 +42,13 @@ def embed(
     json
         Print one JSON object on standard output.
     """
+    if dry_run and json:
+        raise OptionError("--dry-run makes nothing that --json could tell of. Leave one out.")
+    samples = understood(source)
+
     from pipeline.cache import CacheLock
     from pipeline.embedding import EmbeddingJob
 
-    samples = understood(source)
     job = EmbeddingJob(samples, cache, options)
     if dry_run:
         job.prepare()
@@ -56,7 +60,7 @@ def embed(
     if json:
         show_json(summary_json(summary))
     else:
-        say(in_words(summary))
+        say(in_words(summary, f"`pipeline info {cache}` names them"))
         show_line(str(cache))
     return 0
 
@@ -73,8 +77,8 @@ def summary_json(summary: Any) -> dict[str, Any]:
     return dataclasses.asdict(summary) | {"layers": list(summary.layers)}
 
 
-def in_words(summary: Any) -> str:
-    """Say what was done, where the time went, and what limits it."""
+def in_words(summary: Any, where_failures: str) -> str:
+    """Say what was done, where the time went, what limits it, and where failures are named."""
     if summary.images_per_second is None:
         done = f"nothing to do: {summary.reused} reused"
     else:
@@ -85,4 +89,4 @@ def in_words(summary: Any) -> str:
             f"forward {spent['forward']:.1f} s, wait for decoding {spent['wait']:.1f} s, "
             f"write {spent['write']:.1f} s; limited by {summary.limit}"
         )
-    return done + (f"; {summary.failed} failed (see the ledger)" if summary.failed else "")
+    return done + (f"; {summary.failed} failed: {where_failures}" if summary.failed else "")

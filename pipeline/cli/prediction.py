@@ -17,8 +17,9 @@ __all__ = ["evaluate", "predict"]
 
 def predict(
     model: Path,
+    source: tuple[Path, ...],
     /,
-    *source: Path,
+    *,
     out: Path = Path("predictions.csv"),
     proba: bool = False,
     min_confidence: float | None = None,
@@ -38,7 +39,7 @@ def predict(
     proba
         Add a column with the probability of each class.
     min_confidence
-        Leave the cell empty where the top probability is lower.
+        Leave the cell empty where the top probability is lower. [default: always predict]
     on_bad_input
         skip leaves the cell of an unreadable file empty; fail names them all and stops.
     json

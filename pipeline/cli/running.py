@@ -26,7 +26,7 @@ def run(
     train: Annotated[TrainOptions, Parameter(name="*")] = TrainOptions(),
     json: bool = False,
 ) -> int:
-    """Embed, train and write everything into one folder.
+    """Do the whole job: a folder in, a model and its figures out.
 
     The same command again continues where it stopped.
 
@@ -37,8 +37,8 @@ def run(
     out
         The folder to write into.
     config
-        A TOML file with the tables [embed] and [train], their keys named like the flags.
-        Flags go before it.
+        A TOML file with the tables [embed] and [train], their keys named like the flags, as
+        every run writes one. A flag on the command line counts more. [default: none]
     overwrite
         Take the place of a run of another configuration; its embeddings are kept if they fit.
     json
@@ -49,7 +49,7 @@ def run(
     from pipeline.flow import run as run_flow
 
     finished = run_flow(samples, out, embed, train, overwrite=overwrite, progress=True)
-    say(in_words(finished.embedding))
+    say(in_words(finished.embedding, f"{out / 'failed.csv'} names them"))
     if json:
         show_json(finished.to_json())
         return 0

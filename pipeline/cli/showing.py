@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli.talk import show_json, show_line
-from pipeline.errors import InputError, UnknownNameError
+from pipeline.errors import InputError, nearest
+from pipeline.results import headline
 
 __all__ = ["backbones", "info"]
 
@@ -25,7 +26,8 @@ def info(file: Path, /, *, json: bool = False) -> int:
     from pipeline.cache import is_cache
 
     if not file.is_file():
-        raise InputError(f"{file} is no file. Give a cache or a model file.")
+        missing = "is a folder" if file.is_dir() else "does not exist"
+        raise InputError(f"{file} {missing}. Give a cache or a model file.")
     found = _cache_info(file) if is_cache(file) else _model_info(file)
     if json:
         show_json(found)
@@ -41,8 +43,8 @@ def backbones(pattern: str = "", /) -> int:
     Parameters
     ----------
     pattern
-        Part of a name, or a pattern with * and ?. Without one: the bundled backbones;
-        with one: those of timm and torchvision, too.
+        Part of a name, or a pattern with * and ?: looks among those of timm and torchvision,
+        too. [default: the bundled ones]
     """
     from pipeline.backbones import BACKBONES, list_backbones
 
@@ -54,9 +56,14 @@ def backbones(pattern: str = "", /) -> int:
         show_line("torchvision/<model>  any model of torchvision: pipeline backbones resnet")
         return 0
     names = list_backbones()
-    found = [name for name in names if fnmatch(name, pattern) or pattern in name]
+    found = [name for name in names if fnmatch(name, f"*{pattern}*")]
     if not found:
-        raise UnknownNameError("backbone", pattern, names)
+        guess = nearest(pattern, [name.rpartition("/")[2] for name in names])
+        hint = f" Did you mean {guess!r}?" if guess else ""
+        raise InputError(
+            f"no backbone is called {pattern!r}.{hint} Give part of a name, or a pattern like "
+            "'vit_*', or nothing for the bundled ones."
+        )
     for name in found:
         show_line(name)
     return 0
@@ -72,6 +79,7 @@ def _cache_info(file: Path) -> dict[str, Any]:
             "layers": store.layers,
             "complete": store.complete,
             "failed": len(store.failed),
+            "failures": {failure.id: failure.reason for failure in store.failed},
             "targets": {name: column.kind for name, column in store.targets.items()},
             "specs": {name: spec.to_json() for name, spec in store.specs.items()},
             "created": store.created,
@@ -95,7 +103,8 @@ def _model_info(file: Path) -> dict[str, Any]:
 
 
 def _in_words(found: dict[str, Any]) -> list[str]:
-    lines = [f"{found['kind']}, {found['rows']} rows, {len(found['layers'])} layers"]
+    rows = "rows" if found["kind"] == "cache" else "training rows"
+    lines = [f"{found['kind']}, {found['rows']} {rows}, {len(found['layers'])} layers"]
     if not found["complete"]:
         lines.append("an unfinished embedding lies beside it: the same embed command goes on")
     for name, spec in found["specs"].items():
@@ -105,7 +114,15 @@ def _in_words(found: dict[str, Any]) -> list[str]:
             f"pooling {spec['pooling']}, {spec['precision']}, stored as {spec['store_dtype']}"
         )
     lines += [f"layer {name}  {width}" for name, width in found["layers"].items()]
-    for name, target in found["targets"].items():
-        kind = target if isinstance(target, str) else target["kind"]
-        lines.append(f"target {name}: {kind or 'not decided'}")
+    lines += [f"target {name}: {_target(about)}" for name, about in found["targets"].items()]
+    lines += [f"failed {name}: {reason}" for name, reason in found.get("failures", {}).items()]
     return lines
+
+
+def _target(about: str | dict[str, Any]) -> str:
+    if isinstance(about, str):
+        return about or "not decided"
+    figure = headline(about["kind"])
+    value = about.get(figure)
+    held_out = f", {figure} {value:.3f} on {about['n_test']} held-out rows" if value else ""
+    return f"{about['kind']}, {about['fusion']} + {about['head']}{held_out}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -11,13 +12,20 @@ __all__ = ["printable", "say", "show_json", "show_line", "start_talking"]
 
 
 def start_talking() -> None:
-    """Send the messages of all stages to standard error, as they come."""
+    """Send the messages of all stages to standard error, as they come.
+
+    A terminal that cannot show a letter of a name gets its escape, never an error.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     log = logging.getLogger("pipeline")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Escaped("%(message)s"))
     log.handlers = [handler]
     log.setLevel(logging.INFO)
     log.propagate = False
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are no news
 
 
 class _Escaped(logging.Formatter):
