@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from pipeline.backbones.checkpoint import weights_digest
+from pipeline.backbones.checkpoint import state_of, weights_digest
 from pipeline.backbones.device import resolve_device, resolve_precision
 from pipeline.backbones.engines import Engine, make_engine
 from pipeline.backbones.layer import choose_layers
@@ -68,6 +68,10 @@ class Backbone:
         """Leave the engines behind: they are made again where the backbone arrives."""
         return self.__dict__ | {"_engines": {}}
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Give itself: it is frozen, and clones of an estimator shall share one network."""
+        return self
+
     def __repr__(self) -> str:
         height, width = self.preprocess.image_size
         return f"<Backbone {self.name}: {len(self.layers)} layers, {height} x {width} px>"
@@ -76,6 +80,10 @@ class Backbone:
     def weights_digest(self) -> str:
         """Hex digest of the state dict: names, dtypes, shapes and values."""
         return weights_digest(self.network.module)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Give the state dict as arrays: what `load_backbone` takes as ``weights``."""
+        return state_of(self.network.module)
 
     def spec(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,10 @@ from pipeline.digest import digest_arrays
 from pipeline.errors import BackboneError, reason_of
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
-__all__ = ["load_weights", "read_state", "weights_digest"]
+__all__ = ["fill", "load_weights", "read_state", "state_of", "weights_digest"]
 
 _SHOWN = 3
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema")
@@ -70,7 +72,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> dict[str, Tensor]:
     import torch
 
-    state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pickles by others, which are then refused
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     for wrapper in _WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
@@ -108,8 +112,22 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], origin: str) ->
     module.load_state_dict({name: state.get(name, own[name]) for name in own})
 
 
-def weights_digest(module: nn.Module) -> str:
-    """Hex digest of a network's state dict: names, dtypes, shapes and values."""
+def fill(module: nn.Module, state: Mapping[str, NDArray[Any]], origin: str) -> None:
+    """Fill a headless network with what `state_of` gave.
+
+    Raises
+    ------
+    BackboneError
+        When tensors are missing or have another shape.
+    """
+    import torch
+
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in state.items()}
+    load_weights(module, tensors, origin)
+
+
+def state_of(module: nn.Module) -> dict[str, NDArray[Any]]:
+    """State dict of a network as arrays."""
     import torch
 
     arrays = {}
@@ -118,4 +136,9 @@ def weights_digest(module: nn.Module) -> str:
         if plain.dtype is torch.bfloat16:  # numpy has no bfloat16: the bits say the same
             plain = plain.view(torch.uint16)
         arrays[name] = plain.numpy()
-    return digest_arrays(arrays).hex()
+    return arrays
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Hex digest of a network's state dict: names, dtypes, shapes and values."""
+    return digest_arrays(state_of(module)).hex()

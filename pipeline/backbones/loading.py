@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.catalog import BACKBONES, FAMILIES, adapt
+from pipeline.backbones.checkpoint import fill
 from pipeline.backbones.device import resolve_device, resolve_precision
 from pipeline.backbones.layer import Layer
-from pipeline.backbones.weights import DEFAULT, RANDOM
+from pipeline.backbones.weights import DEFAULT, MODULE, RANDOM
 from pipeline.errors import OptionError, UnknownNameError, nearest
 from pipeline.spec import EmbeddingSpec, Preprocessing, Resize, StoreDtype
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import nn
 
     from pipeline.backbones.backbone import Backbone
@@ -28,7 +30,7 @@ __all__ = ["Description", "describe", "list_backbones", "load_backbone", "survey
 def load_backbone(
     backbone: str | nn.Module = "efficientnet_lite0",
     *,
-    weights: str | Path | None = DEFAULT,
+    weights: str | Path | Mapping[str, NDArray[Any]] | None = DEFAULT,
     pooling: str = "auto",
     image_size: int | None = None,
     resize: Resize | None = None,
@@ -43,10 +45,10 @@ def load_backbone(
     backbone : str or nn.Module
         A bundled name (`BACKBONES`), ``timm/<model>``, ``torchvision/<model>``, or a module
         of your own, which needs ``layers`` and ``preprocess`` and is put into eval mode.
-    weights : str, path or None
+    weights : str, path, mapping or None
         ``"default"``: those that the name stands for; a path: a ``.safetensors`` or ``.pt``
-        file for that architecture; None (or ``"random"``): random weights, the same each
-        time.
+        file for that architecture; arrays by tensor name, as `Backbone.state` gives them;
+        None (or ``"random"``): random weights, the same each time.
     pooling : str
         ``"auto"`` (maps: mean; tokens: class token and patch mean), or a key of `POOLINGS`;
         several joined by ``,`` make several layers of each tap.
@@ -86,6 +88,10 @@ def load_backbone(
             "name, layers and preprocess describe a module of your own; "
             f"{backbone!r} brings them itself. Leave them out."
         )
+    if isinstance(weights, Mapping):
+        network = replace(_network(backbone, RANDOM, image_size, resize), weights=MODULE)
+        fill(network.module, weights, f"the state given for {backbone}")
+        return Backbone(backbone, network, pooling)
     source = RANDOM if weights is None else str(weights)
     return Backbone(backbone, _network(backbone, source, image_size, resize), pooling)
 

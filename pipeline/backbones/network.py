@@ -20,7 +20,17 @@ from pipeline.spec import Preprocessing
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["FEATURES", "OUTPUT", "Network", "axes_of", "layers_of", "pack", "tap_shapes", "tapped"]
+__all__ = [
+    "FEATURES",
+    "OUTPUT",
+    "Network",
+    "axes_of",
+    "cannot_take",
+    "layers_of",
+    "pack",
+    "tap_shapes",
+    "tapped",
+]
 
 FEATURES = "features"
 """Tap of the final pooled features: the output of the network without its classifier."""
@@ -121,11 +131,16 @@ def tap_shapes(
         try:
             module(picture)
         except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-            raise BackboneError(
-                f"the network cannot take a {image_size[0]} x {image_size[1]} picture: "
-                f"{reason_of(error)}. Give it the image size it was made for."
-            ) from error
+            raise cannot_take(image_size, error) from error
     return {name: tuple(output.shape) for name, output in outputs.items() if _is_tensor(output)}
+
+
+def cannot_take(image_size: tuple[int, int], error: Exception) -> BackboneError:
+    """Say that a network fails on pictures of this size, and why."""
+    return BackboneError(
+        f"the network cannot take a {image_size[0]} x {image_size[1]} picture: "
+        f"{reason_of(error)}. Give it the image size it was made for."
+    )
 
 
 def _is_tensor(value: Any) -> bool:
@@ -181,7 +196,7 @@ def _prefix_tokens(tokens: int, prefix: int) -> int:
 
 
 def _is_square(count: int) -> bool:
-    return math.isqrt(count) ** 2 == count
+    return count > 0 and math.isqrt(count) ** 2 == count
 
 
 def pack(layers: Sequence[Layer], outputs: Mapping[str, Tensor]) -> Tensor:

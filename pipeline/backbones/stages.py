@@ -46,10 +46,8 @@ def find_stages(module: nn.Module, image_size: tuple[int, int]) -> list[str]:
     sides = {name: shapes[name][2 if axes[name] == "BCHW" else 1] for name in shapes}
     last_of_size: dict[object, str] = {}
     for name, side in sides.items():
-        if axes[name] == "BTD":
-            last_of_size[name] = name
-        elif side > 1 and _has_children(module, name):
-            last_of_size[side] = name
+        if side > 1 and _has_children(module, name):
+            last_of_size[name if axes[name] == "BTD" else side] = name
     return list((last_of_size or {side: name for name, side in sides.items()}).values())
 
 

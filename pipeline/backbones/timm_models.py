@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.catalog import adapt
 from pipeline.backbones.checkpoint import load_weights, read_state
-from pipeline.backbones.network import FEATURES, OUTPUT, Network
+from pipeline.backbones.network import FEATURES, OUTPUT, Network, cannot_take
 from pipeline.backbones.stages import find_stages, worth_tapping
 from pipeline.backbones.weights import DEFAULT, RANDOM, seeded
-from pipeline.errors import BackboneError, OptionError, UnknownNameError, reason_of
+from pipeline.errors import BackboneError, UnknownNameError
 from pipeline.spec import Preprocessing, Resize
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["load", "names"]
 
 _log = logging.getLogger(__name__)
-_STEMS = {"stem", "act1", "bn1", "conv1", "conv0", "conv_0"}
+_STEMS = {"stem", "act1", "bn1", "conv1", "conv0", "conv_0", "features.norm0"}
 _RESIZES: dict[str, Resize] = {"center": "crop", "squash": "squash", "border": "pad"}
 
 
@@ -105,10 +105,7 @@ def _resize_input(module: nn.Module, image_size: tuple[int, int]) -> None:
     try:
         set_input_size(img_size=image_size)
     except (AssertionError, ValueError, RuntimeError) as error:
-        raise OptionError(
-            f"this network cannot take {image_size[0]} x {image_size[1]} pictures: "
-            f"{reason_of(error)}. Give a multiple of its patch size, or leave it out."
-        ) from error
+        raise cannot_take(image_size, error) from error
 
 
 def _preprocessing(module: nn.Module) -> Preprocessing:
@@ -137,4 +134,4 @@ def _named_blocks(module: nn.Module) -> list[str]:
     table = getattr(module, "feature_info", None)
     stages = [info.get("module") for info in table] if isinstance(table, list) else []
     known = {name for name, _ in module.named_modules() if name}
-    return [name for name in stages if name in known and name.split(".")[0] not in _STEMS]
+    return [name for name in stages if name in known and not {name, name.split(".")[0]} & _STEMS]

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_networks import SQUARE, ThreeBlocks, cosines, pictures
+from tiny_networks import SQUARE, ThreeBlocks, cosines, eager, pictures, random_backbone
 from torch import nn
 
 from pipeline.backbones import load_backbone
 from pipeline.backbones.device import native_bfloat16
-from pipeline.backbones.engines import EagerEngine
 from pipeline.errors import InputError
 from pipeline.spec import Preprocessing
 
@@ -40,8 +39,8 @@ def own(module, layers, size=(32, 32)):
 
 
 def networks():
-    yield "timm/test_resnet", lambda: load_backbone("timm/test_resnet", weights=None)
-    yield "timm/test_vit", lambda: load_backbone("timm/test_vit", weights=None)
+    yield "timm/test_resnet", lambda: random_backbone("timm/test_resnet")
+    yield "timm/test_vit", lambda: random_backbone("timm/test_vit")
     yield "group norm", lambda: own(GroupNormed(), ["conv", "norm"], (96, 96))
 
 
@@ -56,14 +55,14 @@ def test_vectors_do_not_depend_on_batch_size_position_or_neighbours(make):
         pieces = [engine.embed(batch[start : start + size]) for start in range(0, 16, size)]
         np.testing.assert_array_equal(np.concatenate(pieces), whole, err_msg=f"batch of {size}")
     np.testing.assert_array_equal(engine.embed(batch[::-1].copy())[::-1], whole)
-    eager = EagerEngine(backbone.network, list(backbone.layers.values()), "cpu", "float32")
+    torchs = eager(backbone)
     for size in (1, 7, 16):
-        np.testing.assert_allclose(eager.embed(batch[:size]), whole[:size], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(torchs.embed(batch[:size]), whole[:size], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.skipif(not native_bfloat16(), reason="this processor has no bfloat16")
 def test_native_bfloat16_does_not_depend_on_the_batch_either():
-    backbone = load_backbone("timm/test_vit", weights=None)
+    backbone = random_backbone("timm/test_vit")
     batch = pictures(7, backbone.preprocess.image_size)
     engine = backbone.engine(precision="bfloat16")
     assert engine.name == "openvino"
@@ -161,7 +160,7 @@ def test_the_network_of_the_caller_stays_as_it_is(precision):
     module = ThreeBlocks()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     backbone = own(module, ["low", "high"])
-    EagerEngine(backbone.network, list(backbone.layers.values()), "cpu", precision)
+    eager(backbone, precision)
     for name, tensor in module.state_dict().items():
         assert tensor.is_contiguous()
         assert torch.equal(tensor, before[name])

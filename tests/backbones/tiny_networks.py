@@ -1,9 +1,13 @@
 """Small networks, pictures, and an independent forward pass to compare with."""
 
+from functools import cache
+
 import numpy as np
 import torch
 from torch import nn
 
+from pipeline.backbones import load_backbone
+from pipeline.backbones.engines import EagerEngine
 from pipeline.spec import Preprocessing
 
 SQUARE = Preprocessing(image_size=(32, 32), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -28,6 +32,12 @@ class ThreeBlocks(nn.Module):
         if self.forbidden:
             raise AssertionError("the upper half was computed")
         return self.top(self.high(maps).mean((2, 3)))
+
+
+@cache
+def random_backbone(name):
+    """A backbone with random weights; shared, for its conversion takes a second."""
+    return load_backbone(name, weights=None)
 
 
 def pictures(count, size=(32, 32), seed=0):
@@ -72,3 +82,9 @@ def cosines(ours, theirs):
     ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     return (ours * theirs).sum(1) / lengths
+
+
+def eager(backbone, precision="float32", layers=None):
+    """Torch's engine for a backbone, whatever serves on this machine."""
+    chosen = [backbone.layers[name] for name in layers or backbone.layers]
+    return EagerEngine(backbone.network, chosen, "cpu", precision)
