@@ -7,25 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
-from small_world import environment, small_network
+from small_world import EagerBackbone, environment, small_network
 
 import pipeline.extraction.parts
 from pipeline.backbones import Backbone
-from pipeline.backbones.engines import EagerEngine
 from pipeline.config import EmbedOptions
-from pipeline.embedding import embed
+from pipeline.embedding import ContentCache, embed
 from pipeline.samples import SampleSet
 
 MOMENTS = ("fsync", "replace", "unlink", "rmdir")
 OPTIONS = EmbedOptions(batch_size="4", precision="float32")
 DEAD = 9
-
-
-class EagerBackbone(Backbone):
-    """Runs at once: preparing the CPU engine takes seconds in a new process."""
-
-    def engine(self, layers="all", *, device="auto", precision="auto"):
-        return EagerEngine(self.network, [self.layers[tap] for tap in layers], "cpu", "float32")
 
 
 @functools.cache
@@ -83,11 +75,31 @@ def in_child(work, *args) -> int:
 
 def at_once(photos: Path, cache: Path) -> None:
     """Embed in three processes at the same time: two wait."""
+    _in_forks(lambda turn: embed_in_parts(photos, cache), 3)
+
+
+def fetch_at_once(photos: list[Path], folder: Path) -> None:
+    """Fetch overlapping shares of the pictures in three processes from one folder."""
+
+    def fetch(turn: int) -> None:
+        cache = ContentCache(folder, eager_backbone(), "all", OPTIONS)
+        share = photos[2 * turn : 2 * turn + 4]
+        if len(cache.fetch(share).X) != len(share):
+            raise AssertionError(turn)
+
+    _in_forks(fetch, 3)
+
+
+def _in_forks(work, count: int) -> None:
     children = []
-    for _ in range(3):
+    for turn in range(count):
         children.append(os.fork())
         if not children[-1]:
-            embed_in_parts(photos, cache)
-            os._exit(0)
+            code = 70
+            try:
+                work(turn)
+                code = 0
+            finally:
+                os._exit(code)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    os._exit(sum(codes))
+    os._exit(max(codes))

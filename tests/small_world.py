@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pipeline.backbones import Backbone, load_backbone
+from pipeline.backbones import Backbone, Layer, load_backbone
+from pipeline.backbones.engines import EagerEngine
 from pipeline.backbones.network import Network
 from pipeline.backbones.own import own_network
 from pipeline.inputs import prepare
@@ -45,6 +46,13 @@ def small_backbone(seed: int = 0, name: str = "small", **options) -> Backbone:
     """A backbone of the module above, built once: so is its engine."""
     given = {"layers": list(WIDTHS), "preprocess": PREPROCESS, **options}
     return load_backbone(SmallNet(seed), name=name, **given)
+
+
+class EagerBackbone(Backbone):
+    """Runs at once: making the CPU engine of a network takes seconds in a new process."""
+
+    def engine(self, layers="all", *, device="auto", precision="auto"):
+        return EagerEngine(self.network, [self.layers[tap] for tap in layers], "cpu", "float32")
 
 
 def pixels(seed: int, height: int = 40, width: int = 52) -> np.ndarray:
@@ -89,10 +97,18 @@ def by_hand(backbone: Backbone, pictures: list[np.ndarray]) -> dict[str, np.ndar
             module(scaled.permute(2, 0, 1)[None])
         for handle in handles:
             handle.remove()
-        for tap, output in outputs.items():
-            value = output.mean(dim=(2, 3)) if output.ndim == 4 else output
-            rows[tap].append(value[0].numpy())
+        for tap, layer in backbone.layers.items():
+            rows[tap].append(_pooled(outputs[tap], layer)[0].numpy())
     return {tap: np.array(values) for tap, values in rows.items()}
+
+
+def _pooled(output: torch.Tensor, layer: Layer) -> torch.Tensor:
+    if output.ndim == 4:
+        return output.amax((2, 3)) if layer.pooling == "max" else output.mean((2, 3))
+    if output.ndim == 3:
+        patches = output[:, layer.prefix_tokens :].mean(1)
+        return output[:, 0] if layer.pooling == "cls" else patches
+    return output
 
 
 def _keep(outputs, tap, _module, _inputs, output):

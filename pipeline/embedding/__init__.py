@@ -6,11 +6,12 @@
     job.py      one run: look at what there is, then do it
     wanted.py   what the cache shall hold: backbones, layers, specs
     plan.py     which rows are new or changed
-    by_content.py  embeddings looked up by what the inputs hold
+    ledger.py   inputs without a row
     labels.py   the columns of the source on their way into the cache
+    content_cache.py  embeddings looked up by what the inputs hold
 """
 
-from pipeline.embedding.by_content import ContentCache, Fetched
+from pipeline.embedding.content_cache import ContentCache, Fetched
 from pipeline.embedding.job import EmbeddingJob, Summary
 from pipeline.embedding.stage import embed
 

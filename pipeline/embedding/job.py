@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from pipeline.backbones import resolve_device
 from pipeline.cache import EmbeddingStore, Failure, Part, PartFolder, digests_of, merge
 from pipeline.config import EmbedOptions, parse_batch_size
 from pipeline.embedding.labels import same_columns, stored_columns
+from pipeline.embedding.ledger import failures_among, nothing_usable
 from pipeline.embedding.plan import Plan, make_plan, mark_of, open_batches, refuse_losses
 from pipeline.embedding.wanted import wanted_backbones
-from pipeline.errors import BadInputError, CacheError, InputError
+from pipeline.errors import BadInputError, CacheError
 from pipeline.extraction import (
     Clock,
     Forward,
@@ -281,25 +281,12 @@ class EmbeddingJob:
             )
 
     def _refuse_failures(self, parts: Sequence[Part]) -> None:
-        failures = self._failures(parts)
+        failures = failures_among(self.samples, parts, self.old)
         if failures and self.options.on_bad_input == "fail":
             raise BadInputError(sorted(failures.items()))
-        if not self.keep and not set(self.samples.ids) - failures.keys():
-            PartFolder(self.cache).remove()
-            reason, count = Counter(failures.values()).most_common(1)[0]
-            raise InputError(
-                f"none of the {len(failures)} inputs can be used; the commonest reason, "
-                f"{count} times: {reason}. Give files that open in a picture viewer."
-            )
-
-    def _failures(self, parts: Sequence[Part]) -> dict[str, str]:
-        """Reason of every input of the source that has no row: the latest word counts."""
-        before = self.old.failed if self.old is not None else ()
-        reasons: dict[str, str | None] = {failure.id: failure.reason for failure in before}
-        for part in parts:
-            reasons |= {name: part.failed.get(row) for row, name in enumerate(part.ids)}
-        found = {name: reason for name in self.samples.ids if (reason := reasons.get(name))}
-        return found | dict(self.samples.failed)
+        if not self.keep and failures.keys() >= set(self.samples.ids):
+            PartFolder(self.cache).remove()  # there is nothing in them
+            raise nothing_usable(failures)
 
     def _merge(self, parts: Sequence[Part]) -> None:
         merge(

@@ -136,10 +136,12 @@ def refuse_losses(samples: SampleSet, old: EmbeddingStore, plan: Plan) -> int:
     CacheError
         Naming how many rows would go, and the way out.
     """
-    gone = set(old.ids) - set(samples.ids)
+    held = set(old.ids)
+    gone = held - set(samples.ids)
     if len(gone) <= _MOST_LOST * len(old):
         return len(gone)
-    found = {_digest(samples.sources[row]) for row in plan.fresh}
+    new = {row for row, name in enumerate(samples.ids) if name not in held}
+    found = {_digest(samples.sources[row]) for row in new.union(plan.fresh)}
     digests = dict(zip(old.ids, digests_of(old.inputs), strict=True))
     lost = sum(digests[name] not in found for name in gone)
     if lost > _MOST_LOST * len(old):

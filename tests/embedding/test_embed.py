@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from small_world import (
     WIDTHS,
+    EagerBackbone,
     assert_same_cache,
     by_hand,
     environment,
@@ -179,6 +180,16 @@ def test_all_files_renamed_are_nothing_lost(photos, cache):
     assert np.array_equal(layer_in(cache, "small/high"), before)
 
 
+def test_all_files_renamed_are_nothing_lost_when_a_layer_is_new(photos, cache):
+    run(photos, cache, options=EmbedOptions(layers="low", precision="float32"))
+    before = layer_in(cache, "small/low")
+    (photos / "a").rename(photos / "c")
+    (photos / "b").rename(photos / "d")
+    run(photos, cache, options=EmbedOptions(layers="top"))
+    assert layer_in(cache, "small/low").tobytes() == before.tobytes()
+    assert {name[0] for name in ids_in(cache)} == {"c", "d"}
+
+
 def test_a_removed_file_is_dropped(photos, cache, caplog):
     run(photos, cache)
     (photos / name_of(4)).unlink()
@@ -272,18 +283,21 @@ def test_new_rows_get_every_layer_that_the_cache_holds(photos, cache):
 
 
 def test_a_backbone_is_appended_and_new_rows_get_all_of_both(photos, cache):
-    resnet = load_backbone("timm/test_resnet", weights=None, image_size=32)
-    run(photos, cache, resnet, options=EmbedOptions(layers="layer1,features"))
-    before = layer_in(cache, "timm/test_resnet/features").tobytes()
+    network = load_backbone("timm/test_resnet", weights=None, image_size=32).network
+    resnet = EagerBackbone("timm/test_resnet", network)
+    run(photos, cache, resnet, options=EmbedOptions(layers="layer1", precision="float32"))
+    before = layer_in(cache, "timm/test_resnet/layer1").tobytes()
     assert count(run(photos, cache)) == 12
-    assert layer_in(cache, "timm/test_resnet/features").tobytes() == before
+    assert layer_in(cache, "timm/test_resnet/layer1").tobytes() == before
     write_pictures(photos, [20])
     summary = run(photos, cache)  # the first one is built from its name, as the cache says
     assert count(summary) == 1
     assert [*summary.layers] == [
-        "timm/test_resnet/layer1", "timm/test_resnet/features",
-        "small/low", "small/high", "small/top",
-    ]  # fmt: skip
+        "timm/test_resnet/layer1",
+        "small/low",
+        "small/high",
+        "small/top",
+    ]
     decoded = [np.asarray(Image.open(photos / name)) for name in ids_in(cache)]
     for backbone in (resnet, small_backbone()):
         expected = by_hand(backbone, decoded)

@@ -56,12 +56,10 @@ def matrix(batches, layer="small/high"):
 def test_values_are_those_of_a_plain_forward_with_hooks(tmp_path, name):
     backbone = small_backbone() if name == "small" else load_backbone(name, weights=None)
     samples = SampleSet.from_folder(write_pictures(tmp_path, [3, 4, 5]))
-    taps = list(backbone.layers)
+    taps = list(backbone.layers)[:3]
     (batch,) = extracted(samples, [forward(backbone, taps, store_dtype="float32")])
     decoded = [np.asarray(Image.open(path).convert("RGB")) for path in samples.sources]
     assert list(batch.layers) == [f"{name}/{tap}" for tap in taps]
-    if name == "timm/test_vit":  # tokens: the hand-made oracle knows maps and vectors
-        taps = [tap for tap, layer in backbone.layers.items() if layer.axes == "BD"]
     expected = by_hand(backbone, decoded)
     for tap in taps:
         found = batch.layers[f"{name}/{tap}"]
