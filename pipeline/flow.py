@@ -83,6 +83,13 @@ def run(
         Without labels, with one class only, or when no input can be used.
     OptionError
         When the folder holds a run of another configuration.
+
+    Examples
+    --------
+    >>> from pipeline.samples import SampleSet
+    >>> finished = run(SampleSet.from_folder("photos"), "out")  # doctest: +SKIP
+    >>> finished.model.results["label"].figures["accuracy"]  # doctest: +SKIP
+    0.987
     """
     began = time.perf_counter()
     given = (embed_options or EmbedOptions(), train_options or TrainOptions())
