@@ -117,8 +117,10 @@ def test_a_kill_while_a_layer_and_a_row_are_appended_keeps_the_old_cache(own, tm
     assert moment > 20
 
 
-def test_what_was_finished_is_not_computed_again(own, interrupted, whole):
-    _, summary = run(own, interrupted)
+def test_what_was_finished_is_not_computed_again(own, interrupted, whole, caplog):
+    with caplog.at_level(logging.INFO):
+        _, summary = run(own, interrupted)
+    assert "going on: 2 of 3 batches are finished" in caplog.messages
     assert computed(summary) == 2  # of ten, in batches of four
     assert_same_cache(interrupted, whole)
 

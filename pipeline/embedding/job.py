@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from pipeline.config import EmbedOptions, parse_batch_size
 from pipeline.embedding.labels import same_columns, stored_columns
 from pipeline.embedding.ledger import failures_among, nothing_usable
 from pipeline.embedding.plan import Plan, make_plan, mark_of, open_batches, refuse_losses
+from pipeline.embedding.summary import Summary
 from pipeline.embedding.wanted import wanted_backbones
 from pipeline.errors import BadInputError, CacheError
 from pipeline.extraction import (
@@ -36,39 +36,12 @@ if TYPE_CHECKING:
     from pipeline.backbones import Backbone
     from pipeline.samples import SampleSet
 
-__all__ = ["EmbeddingJob", "Summary"]
+__all__ = ["EmbeddingJob"]
 
 _log = logging.getLogger(__name__)
 
 _Todo = list[tuple[list[Sequence[int]], Mapping[str, int]]]
-"""Batches, and the layers that their rows need."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What an embedding did.
-
-    Parameters
-    ----------
-    rows, failed, reused : int
-        Rows in the cache, ledger entries, rows that were not computed again.
-    layers : dict of str to int
-        Width of every layer.
-    images_per_second : float or None
-        Over all the time but the start; None when nothing was embedded.
-    limit : str
-        What took most of the time.
-    seconds : dict of str to float
-        Where the time went.
-    """
-
-    rows: int
-    failed: int
-    reused: int
-    layers: dict[str, int]
-    images_per_second: float | None
-    limit: str
-    seconds: dict[str, float]
+"""Batches that are left, and the layers that their rows need."""
 
 
 class EmbeddingJob:
@@ -116,10 +89,8 @@ class EmbeddingJob:
         self.plan = self._planned()
         if self.old is None:
             return
-        if self._merge_is_due and (found := self.old.damaged()):
-            _log.warning("damaged rows of %s are embedded again: %s", self.cache, _in_words(found))
-            spans = [span for ranges in found.values() for span in ranges]
-            self.damaged = frozenset(row for span in spans for row in span)
+        if self._merge_is_due and (damaged := self._damaged_rows(self.old)):
+            self.damaged = damaged
             self.plan = self._planned()
         if not (self.options.prune or self.keep):
             lost = refuse_losses(self.samples, self.old, self.plan)
@@ -129,15 +100,16 @@ class EmbeddingJob:
     def outlook(self) -> str:
         """Say what is to be done, in a line: rows, layers and bytes."""
         fresh, kept = len(self.plan.fresh), len(self.plan.kept)
-        rows = fresh + (kept if self.new_layers else 0)
         before = [(len(self.samples) - fresh - kept, "failed before"), (kept, "held already")]
         rest = "".join(f", {count} {what}" for count, what in before if count)
-        if not rows:
+        phases = self._phases()
+        if not phases:
             return f"nothing to embed{rest}"
         backbones = ", ".join(f"{name} in {spec.precision}" for name, spec in self.specs.items())
+        size = sum(len(rows) * self._row_bytes(layers) for rows, layers in phases)
         return (
-            f"{rows} images to embed with {backbones}: {len(self.layers)} layers, "
-            f"{self._new_bytes() / 1e6:.1f} MB{rest}"
+            f"{sum(len(rows) for rows, _ in phases):,} images to embed with {backbones}: "
+            f"{len(self.layers)} layers, {size / 1e6:,.1f} MB{rest}"
         )
 
     def execute(self, *, progress: bool = False) -> Summary:
@@ -164,7 +136,7 @@ class EmbeddingJob:
             todo = self._todo(parts, batch_size)
             self.clock.start = time.perf_counter() - self.clock.began
             if todo:
-                self._refuse_full_disk()
+                self._refuse_full_disk(todo)
                 self._write_parts(folder, todo, batch_size, device, progress)
                 parts = folder.read(self.specs.values()).sound
             self._refuse_failures(parts)
@@ -173,13 +145,25 @@ class EmbeddingJob:
                     self._merge(parts)
         folder.remove()  # a kill right after a merge leaves it empty
         with EmbeddingStore.open(self.cache) as store:
-            return self._summary(store)
+            return Summary.of(store, self.clock, self.computed)
 
     def _planned(self) -> Plan:
         by_content = bool(self.new_layers)
         return make_plan(
             self.samples, self.marks, self.old, by_content=by_content, damaged=self.damaged
         )
+
+    def _phases(self) -> list[tuple[list[int], Mapping[str, int]]]:
+        """Pair the rows that need work with the layers that they need."""
+        phases = [(self.plan.fresh, self.layers), (self.plan.kept, self.new_layers)]
+        return [(rows, layers) for rows, layers in phases if rows and layers]
+
+    def _damaged_rows(self, old: EmbeddingStore) -> frozenset[int]:
+        """Find the damaged rows of the cache, at the price of reading it: a second a GB."""
+        found = old.damaged()
+        if found:
+            _log.warning("damaged rows of %s are embedded again: %s", self.cache, _in_words(found))
+        return frozenset(row for ranges in found.values() for span in ranges for row in span)
 
     @cached_property
     def _merge_is_due(self) -> bool:
@@ -220,11 +204,17 @@ class EmbeddingJob:
         return size or auto_batch_size(device), device
 
     def _todo(self, parts: Sequence[Part], batch_size: int) -> _Todo:
-        """Pair the batches that are left with the layers that they need."""
+        """Plan batches, and leave out those that lie in parts."""
         todo: _Todo = []
-        for rows, layers in ((self.plan.fresh, self.layers), (self.plan.kept, self.new_layers)):
-            batches = plan_batches(rows, batch_size) if layers else []
+        for rows, layers in self._phases():
+            batches = plan_batches(rows, batch_size)
             left = open_batches(self.samples, self.marks, batches, layers, parts, self._known)
+            if len(left) < len(batches):
+                _log.info(
+                    "going on: %d of %d batches are finished",
+                    len(batches) - len(left),
+                    len(batches),
+                )
             if left:
                 todo.append((left, layers))
         return todo
@@ -265,13 +255,11 @@ class EmbeddingJob:
         types = {name: np.dtype(spec.store_dtype) for name, spec in self.specs.items()}
         return sum(n * types[name.rpartition("/")[0]].itemsize for name, n in layers.items())
 
-    def _new_bytes(self) -> int:
-        fresh = len(self.plan.fresh) * self._row_bytes(self.layers)
-        return fresh + len(self.plan.kept) * self._row_bytes(self.new_layers)
-
-    def _refuse_full_disk(self) -> None:
-        """Make sure that the parts and the cache fit beside what is there."""
-        needed = self._new_bytes() + len(self._ids()) * self._row_bytes(self.layers)
+    def _refuse_full_disk(self, todo: _Todo) -> None:
+        """Make sure that the parts to come and the cache fit beside what is there."""
+        needed = len(self._ids()) * self._row_bytes(self.layers)
+        for batches, layers in todo:
+            needed += sum(map(len, batches)) * self._row_bytes(layers)
         free = shutil.disk_usage(self.cache.absolute().parent).free
         if needed > free:
             raise CacheError(
@@ -301,19 +289,6 @@ class EmbeddingJob:
             weights={
                 one.spec.backbone: one.weights for one in self.wanted if one.weights != "default"
             },
-        )
-
-    def _summary(self, store: EmbeddingStore) -> Summary:
-        seconds = self.clock.seconds()
-        embedding = seconds["total"] - seconds["start"]
-        return Summary(
-            rows=len(store),
-            failed=len(store.failed),
-            reused=len(store) - self.computed,
-            layers=store.layers,
-            images_per_second=self.computed / embedding if self.computed else None,
-            limit=self.clock.limit(),
-            seconds=seconds,
         )
 
 
