@@ -7,7 +7,9 @@ could not be measured is None.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +22,12 @@ __all__ = [
     "TargetResults",
     "calibration_error",
     "class_figures",
+    "few_rows_a_class",
     "headline",
     "interval",
     "multilabel_figures",
     "number_figures",
+    "results_json",
 ]
 
 _BINS = 15
@@ -44,22 +48,25 @@ class Candidate:
     layers : tuple of str
     by : {"cv", "loo"}
         How the score was taken.
-    score : dict of str to float
-        ``accuracy``, ``log_loss`` and ``log_loss_se``, or ``r2``, ``mse`` and ``mse_se``.
-    seconds : float
+    score : dict of str to float or None
+        ``accuracy``, ``log_loss`` and ``log_loss_se``, or ``r2``, ``mse`` and ``mse_se``; None
+        where there are too few rows for it.
+    seconds : float, optional
+        None once it has been read from a file, which holds no clock.
     """
 
     fusion: str
     head: str
     layers: tuple[str, ...]
     by: str
-    score: Mapping[str, float]
-    seconds: float
+    score: Mapping[str, float | None]
+    seconds: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the entry of ``fusions`` in the JSON output."""
         own = {"fusion": self.fusion, "head": self.head, "layers": list(self.layers), "by": self.by}
-        return own | dict(self.score) | {"seconds": round(self.seconds, 3)}
+        seconds = None if self.seconds is None else round(self.seconds, 3)
+        return own | dict(self.score) | {"seconds": seconds}
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class TargetResults:
     ----------
     kind : {"class", "multilabel", "number"}
     figures : dict of str to float or None
-        Held-out figures; None without held-out rows.
+        Held-out figures; None where there are no held-out rows, or too few.
     n_train, n_test : int
         Rows that were fitted and held out.
     layers : tuple of str
@@ -130,6 +137,8 @@ def class_figures(
 ) -> dict[str, float]:
     """Figures of a class target.
 
+    A label of ``y_true`` that is no class is an error whatever is predicted.
+
     Parameters
     ----------
     y_true, y_pred : sequences of labels
@@ -140,6 +149,7 @@ def class_figures(
     Returns
     -------
     dict
+        ``accuracy``, ``balanced_accuracy`` and ``macro_f1`` are scikit-learn's;
         ``majority`` is the accuracy of always saying the commonest class of ``y_true``.
 
     Examples
@@ -152,23 +162,25 @@ def class_figures(
     import numpy as np
     from sklearn.metrics import accuracy_score, f1_score, recall_score
 
-    position = {label: index for index, label in enumerate(classes)}
-    truth = np.array([position.get(label, -1) for label in y_true])
+    known = list(classes)
+    unseen = set(y_true) - set(known)
+    position = {label: index for index, label in enumerate([*known, *sorted(unseen, key=str)])}
+    truth = np.array([position[label] for label in y_true])
     chosen = np.array([position[label] for label in y_pred])
-    present = np.unique(truth)
-    own = np.where(truth >= 0, proba[np.arange(len(truth)), truth], 0.0)
-    return {
-        "accuracy": float(accuracy_score(truth, chosen)),
-        "balanced_accuracy": float(
-            recall_score(truth, chosen, labels=present, average="macro", zero_division=0.0)
-        ),
-        "macro_f1": float(
-            f1_score(truth, chosen, labels=present, average="macro", zero_division=0.0)
-        ),
-        "majority": float(np.unique(truth, return_counts=True)[1].max() / len(truth)),
-        "log_loss": float(-np.log(np.clip(own, _TINY, 1.0)).mean()),
-        "ece": calibration_error(proba.max(axis=1), truth == proba.argmax(axis=1)),
-    }
+    seen = truth < len(known)
+    own = np.where(seen, proba[np.arange(len(truth)), np.where(seen, truth, 0)], 0.0)
+    averaged: dict[str, Any] = {"average": "macro", "zero_division": 0.0}
+    with few_rows_a_class():
+        return {
+            "accuracy": float(accuracy_score(truth, chosen)),
+            "balanced_accuracy": float(
+                recall_score(truth, chosen, labels=np.unique(truth), **averaged)
+            ),
+            "macro_f1": float(f1_score(truth, chosen, **averaged)),
+            "majority": float(np.unique(truth, return_counts=True)[1].max() / len(truth)),
+            "log_loss": float(-np.log(np.clip(own, _TINY, 1.0)).mean()),
+            "ece": calibration_error(proba.max(axis=1), truth == proba.argmax(axis=1)),
+        }
 
 
 def calibration_error(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> float:
@@ -190,8 +202,10 @@ def calibration_error(confidence: NDArray[np.floating], right: NDArray[np.bool_]
     return float(np.abs(gap).sum() / len(confidence))
 
 
-def number_figures(y_true: NDArray[np.floating], y_pred: NDArray[np.floating]) -> dict[str, float]:
-    """Figures of a number target: R squared and mean absolute error.
+def number_figures(
+    y_true: NDArray[np.floating], y_pred: NDArray[np.floating]
+) -> dict[str, float | None]:
+    """Figures of a number target: R squared (None for one row) and mean absolute error.
 
     Examples
     --------
@@ -201,7 +215,7 @@ def number_figures(y_true: NDArray[np.floating], y_pred: NDArray[np.floating]) -
     """
     from sklearn.metrics import mean_absolute_error, r2_score
 
-    r2 = float(r2_score(y_true, y_pred)) if len(y_true) > 1 else math.nan
+    r2 = float(r2_score(y_true, y_pred)) if len(y_true) > 1 else None
     return {"r2": r2, "mae": float(mean_absolute_error(y_true, y_pred))}
 
 
@@ -213,6 +227,14 @@ def multilabel_figures(y_true: NDArray[np.int_], y_pred: NDArray[np.int_]) -> di
         "macro_f1": float(f1_score(y_true, y_pred, average="macro", zero_division=0.0)),
         "micro_f1": float(f1_score(y_true, y_pred, average="micro", zero_division=0.0)),
     }
+
+
+@contextmanager
+def few_rows_a_class() -> Iterator[None]:
+    """Keep scikit-learn from asking whether many small classes are numbers."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
+        yield
 
 
 def headline(kind: str) -> str:

@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipeline.fusion.catalog import FUSERS, make_fuser
+from pipeline.fusion.slices import find_layer
 
 if TYPE_CHECKING:
     from pipeline.fusion.average import AverageFusion, WeightedFusion
@@ -31,6 +32,7 @@ __all__ = [
     "ConcatFusion",
     "SingleLayer",
     "WeightedFusion",
+    "find_layer",
     "make_fuser",
 ]
 

@@ -9,6 +9,7 @@
     torch_heads.py     small torch heads
     several_labels.py  a head for each label
     inner.py           folds inside the rows that a head is given
+    foreign.py         estimators of the user's own
     problem.py         the rows that a head is fitted on
     search.py          which fusion and head serve best
     scoring.py         out-of-fold scores

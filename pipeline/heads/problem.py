@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import UnknownNameError
-from pipeline.samples import Target
+from pipeline.fusion import find_layer
+from pipeline.samples import Target, clean_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,6 +43,25 @@ class Problem:
     groups: Sequence[Any] | None = None
     digests: Sequence[bytes] | None = None
     sample_weight: NDArray[np.floating] | None = None
+
+    @cached_property
+    def families(self) -> list[int] | None:
+        """Number of the family of each row, of equal content or of one group, however chained.
+
+        None where every row stands alone.
+        """
+        keys = [list(map(bytes, self.digests))] if self.digests is not None else []
+        if self.groups is not None:
+            keys.append(list(clean_column(self.groups)))
+        places: dict[tuple[Any, Any], int] = {("row", row): row for row in range(len(self.target))}
+        pairs = [
+            (row, places.setdefault((column, key), len(places)))
+            for column, cells in enumerate(keys)
+            for row, key in enumerate(cells)
+            if key is not None
+        ]
+        family = _connected(pairs, len(places))[: len(self.target)]
+        return family if len(set(family)) < len(family) else None
 
     def subset(self, rows: NDArray[np.int64]) -> Problem:
         """Keep these rows."""
@@ -76,18 +96,21 @@ class Problem:
         return self.target.labels[self.target.encode()]
 
 
+def _connected(pairs: Sequence[tuple[int, int]], size: int) -> list[int]:
+    """Give each node of a graph the number of its connected part."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ends = np.array(pairs, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs), bool), (ends[0], ends[1])), shape=(size, size))
+    numbers: list[int] = connected_components(graph, directed=False)[1].tolist()
+    return numbers
+
+
 def layers_used(fusion: str, layers: Sequence[str]) -> list[str]:
     """Name the layers that a fusion looks at, bottom to top."""
     if fusion == "last":
         return [layers[-1]]
     if fusion.startswith("single:"):
-        return [resolve_layer(fusion.removeprefix("single:"), layers)]
+        return [find_layer(fusion.removeprefix("single:"), layers)]
     return list(layers)
-
-
-def resolve_layer(name: str, layers: Sequence[str]) -> str:
-    """Find a layer by its full name, or by its tap alone where only one backbone has it."""
-    matches = [layer for layer in layers if layer == name or layer.endswith(f"/{name}")]
-    if len(matches) != 1:
-        raise UnknownNameError("layer", name, layers)
-    return matches[0]

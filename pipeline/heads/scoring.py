@@ -12,7 +12,7 @@ from pipeline.samples import Target
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["predictions_of", "score_of"]
+__all__ = ["no_score", "predictions_of", "score_of"]
 
 _TINY = 1e-15
 
@@ -30,12 +30,27 @@ def predictions_of(fitted: Any, X: NDArray[np.float32], target: Target) -> NDArr
     return full
 
 
-def score_of(truth: Target, output: NDArray[np.floating]) -> dict[str, float]:
-    """Score out-of-fold output: a figure, its loss and the loss's standard error."""
+def score_of(truth: Target, output: NDArray[np.floating]) -> dict[str, float | None]:
+    """Score out-of-fold output: a figure, its loss and the loss's standard error.
+
+    Parameters
+    ----------
+    truth : Target
+        Of n rows, each with a label.
+    output : array of shape (n, classes), or (n,) for a number
+        What `predictions_of` gave.
+
+    Returns
+    -------
+    dict
+        ``accuracy`` (share of right cells for several labels), ``log_loss`` (mean over the
+        labels of a row) and ``log_loss_se``; or ``r2``, ``mse`` and ``mse_se``. None for what
+        needs more rows or different values.
+    """
     if truth.kind == "number":
         errors = (truth.values - output) ** 2
-        spread = float(((truth.values - truth.values.mean()) ** 2).mean())
-        r2 = 1 - float(errors.mean()) / spread if spread else math.nan
+        spread = float(truth.values.var())
+        r2 = 1 - float(errors.mean()) / spread if spread else None
         return {"r2": r2} | _mean_and_error("mse", errors)
     if truth.kind == "multilabel":
         shown = truth.indicator()
@@ -50,6 +65,12 @@ def score_of(truth: Target, output: NDArray[np.floating]) -> dict[str, float]:
     )
 
 
-def _mean_and_error(name: str, losses: NDArray[np.floating]) -> dict[str, float]:
-    error = losses.std(ddof=1) / math.sqrt(len(losses)) if len(losses) > 1 else math.nan
-    return {name: float(losses.mean()), f"{name}_se": float(error)}
+def no_score(kind: str) -> dict[str, float | None]:
+    """Give the score of a kind where there are too few rows to compare on."""
+    names = ("r2", "mse", "mse_se") if kind == "number" else ("accuracy", "log_loss", "log_loss_se")
+    return dict.fromkeys(names)
+
+
+def _mean_and_error(name: str, losses: NDArray[np.floating]) -> dict[str, float | None]:
+    error = float(losses.std(ddof=1)) / math.sqrt(len(losses)) if len(losses) > 1 else None
+    return {name: float(losses.mean()), f"{name}_se": error}

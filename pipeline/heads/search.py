@@ -11,16 +11,20 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.fusion import make_fuser
 from pipeline.heads.catalog import make_head
+from pipeline.heads.foreign import suited
 from pipeline.heads.problem import Problem, layers_used
-from pipeline.heads.scoring import predictions_of, score_of
-from pipeline.results import Candidate
+from pipeline.heads.scoring import no_score, predictions_of, score_of
+from pipeline.results import Candidate, few_rows_a_class
 from pipeline.samples import folds
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["AUTO_FUSIONS", "AUTO_HEADS", "build", "compare", "fit_head"]
 
@@ -50,6 +54,8 @@ def build(
     fuser = make_fuser(fusion, layer_slices=dict(problem.layer_slices), random_state=random_state)
     kind = problem.target.kind
     labels = list(problem.target.classes) if kind == "multilabel" else None
+    if hasattr(head, "fit"):
+        head = suited(head, kind, class_weight=class_weight, random_state=random_state)
     predictor = make_head(
         head, kind, class_weight=class_weight, random_state=random_state, labels=labels
     )
@@ -57,17 +63,32 @@ def build(
 
 
 def fit_head(pipeline: Any, problem: Problem) -> Any:
-    """Fit a pipeline; groups and weights reach a head that takes them."""
+    """Fit a pipeline; families and weights of rows reach the head.
+
+    Raises
+    ------
+    OptionError
+        When rows have weights, and the head cannot take any. (A head without ``groups`` deals
+        no folds inside.)
+    """
     from sklearn.utils.validation import has_fit_parameter
 
-    extras = {"groups": problem.groups, "sample_weight": problem.sample_weight}
-    head = pipeline.steps[-1][1]
+    from pipeline.heads.inner import no_weights
+
+    extras = {"groups": problem.families, "sample_weight": problem.sample_weight}
+    fuser, head = (step for _, step in pipeline.steps)
+    if problem.sample_weight is not None and not has_fit_parameter(head, "sample_weight"):
+        raise no_weights(head)
     given = {
-        f"head__{name}": value
+        name: value
         for name, value in extras.items()
         if value is not None and has_fit_parameter(head, name)
     }
-    return pipeline.fit(problem.X, problem.y, **given)
+    # Step by step: a Pipeline would hand these on only as metadata routing happens to be set.
+    fused = fuser.fit_transform(problem.X, problem.y)
+    with few_rows_a_class():
+        head.fit(fused, problem.y, **given)
+    return pipeline
 
 
 def compare(
@@ -83,7 +104,8 @@ def compare(
     Parameters
     ----------
     problem : Problem
-        Training rows only; of more than 6,000 a random part is looked at.
+        Training rows only; of more than 6,000 a random part is looked at, with two rows of
+        every class that has them.
     fusion : str
         ``"auto"`` or one of the fusions.
     head : str or estimator
@@ -117,21 +139,32 @@ def _part(problem: Problem, random_state: int) -> Problem:
     n_samples = len(problem.target)
     if n_samples <= _MOST_ROWS:
         return problem
-    rows = np.random.default_rng(random_state).permutation(n_samples)[:_MOST_ROWS]
-    return problem.subset(np.sort(rows))
+    shuffled = np.random.default_rng(random_state).permutation(n_samples)
+    if problem.target.kind == "class":
+        shuffled = _pairs_first(shuffled, problem.target.encode()[shuffled])
+    return problem.subset(np.sort(shuffled[:_MOST_ROWS]))
+
+
+def _pairs_first(rows: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Put two rows of every class first, so that a part without the rest has all classes."""
+    by_class = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[by_class], codes[by_class])
+    rank = np.empty(len(rows), np.int64)
+    rank[by_class] = np.arange(len(rows)) - starts
+    return rows[np.argsort(rank >= 2, kind="stable")]
 
 
 def _loss(candidate: Candidate) -> float:
     loss = candidate.score.get("log_loss", candidate.score.get("mse"))
-    return math.inf if loss is None or math.isnan(loss) else loss
+    return math.inf if loss is None else loss
 
 
 def _score(
     make: Callable[[], Any], problem: Problem, splits: Sequence[tuple[Any, Any]]
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Predict every fold from the others, and score all predictions together."""
     if not splits:
-        return {}
+        return no_score(problem.target.kind)
     outputs, rows = [], []
     for train, test in splits:
         fitted = fit_head(make(), problem.subset(train))

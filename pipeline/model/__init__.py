@@ -3,6 +3,7 @@
 ::
 
     transfer_model.py  TransferModel
+    networks.py        how its backbones are built again, and which travel in its file
     in_memory.py       inputs to a matrix in memory
     predictions.py     predictions as a table
     persistence.py     a model to its file and back
@@ -13,6 +14,7 @@
 
 from pipeline.model.file import read_model_file
 from pipeline.model.in_memory import Embedded
+from pipeline.model.networks import travelling_states
 from pipeline.model.predictions import heldout_table, predictions_table, write_table
 from pipeline.model.transfer_model import TransferModel, as_samples, spread
 
@@ -24,5 +26,6 @@ __all__ = [
     "predictions_table",
     "read_model_file",
     "spread",
+    "travelling_states",
     "write_table",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,10 +46,11 @@ class Embedded:
 
 def embed_in_memory(
     samples: SampleSet,
-    backbones: Mapping[str, Backbone],
     specs: Mapping[str, EmbeddingSpec],
-    layers: Sequence[str],
+    layers: Mapping[str, int],
+    load: Callable[[str], Backbone],
     *,
+    own_modules: Container[str] = (),
     device: str = "auto",
     batch_size: int | None = None,
     progress: bool = False,
@@ -58,21 +60,27 @@ def embed_in_memory(
     Parameters
     ----------
     samples : SampleSet
-    backbones, specs : mappings by backbone name
-    layers : sequence of str
-        Full names, in the order in which they shall stand.
+    specs : dict of str to EmbeddingSpec
+        By backbone.
+    layers : dict of str to int
+        Width of every layer, by full name, in the order in which they shall stand.
+    load : callable of str to Backbone
+        Builds a backbone by its name, where its graph does not lie prepared.
+    own_modules : container of str
+        Backbones that are modules of the user's own.
     device, batch_size, progress
         As for `embed`.
     """
     device = resolve_device(device)
     forwards = [
-        forward_of(backbone, taps, specs[name], device=device)
-        for name, backbone in backbones.items()
-        if (taps := [layer.rpartition("/")[2] for layer in layers if _owner(layer) == name])
+        forward_of(
+            spec, own, partial(load, name), device=device, forward_cache=name not in own_modules
+        )
+        for name, spec in specs.items()
+        if (own := {layer: width for layer, width in layers.items() if _owner(layer) == name})
     ]
     batches = plan_batches(range(len(samples)), batch_size or auto_batch_size(device))
-    widths = {layer: width for forward in forwards for layer, width in forward.layers.items()}
-    X = np.empty((len(samples), sum(widths[layer] for layer in layers)), np.float32)
+    X = np.empty((len(samples), sum(layers.values())), np.float32)
     usable = np.zeros(len(samples), bool)
     digests = np.zeros((len(samples), 16), np.uint8)
     failed = dict(samples.failed)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import ModelFileError, PipelineError
+from pipeline.errors import ModelFileError, reason_of
 from pipeline.model.file import read_model_file, write_model_file
+from pipeline.model.networks import travelling_states
 from pipeline.model.steps import pack_step, unpack_step
 from pipeline.results import TargetResults
 from pipeline.samples import Part, Split
@@ -35,13 +37,18 @@ def save_model(model: TransferModel, path: Path) -> None:
         ]
         for place, (target, head) in enumerate(model.heads.items())
     }
-    for backbone, state in model.states.items():
+    states = model.states | travelling_states(
+        model.specs,
+        {name: source for name, source in model.weights.items() if name not in model.states},
+        model.given,
+    )
+    for backbone, state in states.items():
         tensors |= {f"backbones/{backbone}/{name}": value for name, value in state.items()}
     description = {
         "specs": {name: spec.to_json() for name, spec in model.specs.items()},
         "layers": [[name, width] for name, width in model.layers.items()],
-        "weights": model.weights,
-        "targets": [[name, found.to_json()] for name, found in model.results.items()],
+        "weights": {name: w for name, w in model.weights.items() if name not in states},
+        "targets": [[name, _timeless(found).to_json()] for name, found in model.results.items()],
         "heads": [[name, steps] for name, steps in heads.items()],
         "split": _pack_split(model.split, tensors) if model.split is not None else None,
     }
@@ -72,12 +79,18 @@ def load_model(path: Path, trusted: tuple[str, ...]) -> TransferModel:
             weights=dict(description["weights"]),
             states=_states(description["specs"], tensors),
         )
-    except PipelineError:
+    except ModelFileError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # a digest can be forged: whatever odd content raises
         raise ModelFileError(
-            f"{path} is not laid out as a model of ours ({error}). Train it again."
+            f"{path} is not laid out as a model of ours ({reason_of(error)}). Train it again."
         ) from error
+
+
+def _timeless(results: TargetResults) -> TargetResults:
+    """Leave the clock out: the same training gives the same bytes."""
+    candidates = tuple(replace(one, seconds=None) for one in results.fusions)
+    return replace(results, fusions=candidates)
 
 
 def _states(

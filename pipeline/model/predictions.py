@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PredictionTable", "heldout_table", "predictions_table", "write_table"]
 
+NO_LABEL = "|"
+"""Cell of a row that has none of several labels; an empty cell is a row without an answer."""
+
 
 @dataclass(frozen=True)
 class PredictionTable:
@@ -56,13 +59,17 @@ def predictions_table(
 ) -> PredictionTable:
     """Predict a sample set.
 
+    Rows stand in the order of the samples; inputs that failed before they could be read (a
+    table's row without a file, say) follow at the end. Both keep an empty cell.
+
     Parameters
     ----------
     model, samples
     proba : bool
         Add a column for each class.
     min_confidence : float, optional
-        Leave the prediction empty where the top probability is lower.
+        Leave the prediction empty where the top probability is lower; for several labels,
+        where any of them is less certain to be there, or not to be.
     on_bad_input : {"skip", "fail"}
     **options
         ``device``, ``batch_size``, ``progress``.
@@ -121,27 +128,48 @@ def head_rows(
     if not len(X):
         return []
     if kind == "number":
-        return [[f"{value:.10g}"] for value in head.predict(X)]
+        return [[_number(value)] for value in head.predict(X)]
     probabilities = (
         np.asarray(head.predict_proba(X)) if proba or min_confidence is not None else None
     )
     predicted = _texts(head, kind, X)
     if min_confidence is not None and probabilities is not None:
-        sure = probabilities.max(axis=1) >= min_confidence
+        sure = _confidence(probabilities, kind) >= min_confidence
         predicted = [text if keep else "" for text, keep in zip(predicted, sure, strict=True)]
     if not proba or probabilities is None:
         return [[text] for text in predicted]
     return [
-        [text, *(f"{value:.6f}" for value in row)]
+        [text, *(f"{value:.6g}" for value in row)]
         for text, row in zip(predicted, probabilities, strict=True)
     ]
+
+
+def _confidence(probabilities: NDArray[np.floating], kind: str) -> NDArray[np.floating]:
+    if kind == "class":
+        return np.asarray(probabilities.max(axis=1))
+    return np.asarray(np.maximum(probabilities, 1 - probabilities).min(axis=1))
 
 
 def _texts(head: Any, kind: str, X: NDArray[np.float32]) -> list[str]:
     if kind == "class":
         return [str(label) for label in head.predict(X)]
     names = class_names(head)
-    return ["|".join(n for n, on in zip(names, row, strict=True) if on) for row in head.predict(X)]
+    texts = []
+    for row in head.predict(X):
+        chosen = (name for name, on in zip(names, row, strict=True) if on)
+        texts.append("|".join(chosen) or NO_LABEL)
+    return texts
+
+
+def _number(value: Any) -> str:
+    """Write a number so that it is read back as the same, whole ones without a point.
+
+    Examples
+    --------
+    >>> _number(3.0), _number(0.1 + 0.2), _number(123456789012.5)
+    ('3', '0.30000000000000004', '123456789012.5')
+    """
+    return repr(float(value)).removesuffix(".0")
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -174,18 +202,18 @@ def heldout_table(model: TransferModel, store: EmbeddingStore) -> tuple[list[str
     """Give header and rows of the held-out predictions of a model's first target.
 
     Columns are ``id``, ``label``, ``prediction`` and, but for a number, the probability of
-    each class.
+    each class. A model that was refitted on all rows has none that are held out.
     """
     target, head = next(iter(model.heads.items()))
     kind = model.results[target].kind
     header = ["id", "label", "prediction", *(class_names(head) if kind != "number" else [])]
     column = store.targets[target]
     truth = Target.decide(target, column.values, kind, store.ids)
-    rows = model.split.rows(store.ids, "test") if model.split is not None else []
-    rows = [row for row in rows if truth.present[row]]
-    if not rows:
+    if model.split is None:
         return header, []
-    X, _ = store.matrix(list(model.layers), np.array(rows))
+    rows = model.split.rows(store.ids, "test")
+    rows = rows[truth.present[rows]]
+    X, _ = store.matrix(list(model.layers), rows)
     answers = head_rows(head, kind, X, proba=kind != "number")
     return header, [
         [store.ids[row], _label(column.values[row]), *cells]
@@ -194,4 +222,4 @@ def heldout_table(model: TransferModel, store: EmbeddingStore) -> tuple[list[str
 
 
 def _label(value: Any) -> str:
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+    return _number(value) if isinstance(value, float) else str(value)

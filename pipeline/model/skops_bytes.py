@@ -1,15 +1,20 @@
 """scikit-learn estimators as bytes that depend on nothing but the estimator.
 
-skops writes the clock and memory addresses into its zip; here dates are fixed and object
-ids renumbered. Loading runs no code: only types of an explicit list are built.
+skops writes the clock and memory addresses into its zip, and trees leave unused bytes as
+they find them; here dates are fixed, object ids renumbered and unused bytes zero. Loading
+runs no code: only types of an explicit list are built.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import sys
 import zipfile
+from importlib import import_module
 from typing import Any
+
+import numpy as np
 
 from pipeline.errors import ModelFileError
 
@@ -22,15 +27,13 @@ _PLAIN = {"JsonNode", "TypeNode"}
 
 def dump_estimator(estimator: Any) -> bytes:
     """Write a fitted estimator as a skops file of fixed bytes."""
-    import skops.io
-
-    with zipfile.ZipFile(io.BytesIO(skops.io.dumps(estimator))) as archive:
+    with zipfile.ZipFile(io.BytesIO(_skops_io().dumps(estimator))) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     renumbering = _Renumbering()
     schema = renumbering.apply(json.loads(members.pop(_SCHEMA)))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        renamed = {renumbering.file(name): content for name, content in members.items()}
+        renamed = {renumbering.file(name): _settled(name, members[name]) for name in members}
         for name in sorted(renamed):
             archive.writestr(zipfile.ZipInfo(name, _DATE), renamed[name])
         archive.writestr(zipfile.ZipInfo(_SCHEMA, _DATE), json.dumps(schema))
@@ -45,20 +48,50 @@ def load_estimator(content: bytes, trusted: tuple[str, ...]) -> Any:
     ModelFileError
         When the file names a type outside the list, or is no skops file.
     """
-    import skops.io
-
+    skops_io = _skops_io()
     try:
-        unknown = sorted(set(skops.io.get_untrusted_types(data=content)) - set(trusted))
+        unknown = sorted(set(skops_io.get_untrusted_types(data=content)) - set(trusted))
         if unknown:
             raise ModelFileError(
                 f"the model file holds types that are not trusted: {', '.join(unknown)}. "
                 "If the file is yours, load it with trusted=[...] naming them."
             )
-        return skops.io.loads(content, trusted=list(trusted))
+        return skops_io.loads(content, trusted=list(trusted))
     except ModelFileError:
         raise
     except Exception as error:  # skops raises whatever its node types raise
         raise ModelFileError(f"the model file holds a step that cannot be read: {error}") from error
+
+
+def _skops_io() -> Any:
+    """Import ``skops.io`` without torch.
+
+    It walks through all of scikit-learn, and so through its adapter for torch, which takes
+    seconds that a program without networks has no use for.
+    """
+    unwanted = "torch" not in sys.modules
+    if unwanted:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # "cannot be imported"
+    try:
+        return import_module("skops.io")
+    finally:
+        if unwanted:
+            del sys.modules["torch"]
+
+
+def _settled(name: str, content: bytes) -> bytes:
+    """Zero the bytes between the fields of a structured array, which nobody has written."""
+    if not name.endswith(".npy"):
+        return content
+    array = np.load(io.BytesIO(content), allow_pickle=False)
+    if array.dtype.names is None:
+        return content
+    clean = np.zeros(array.shape, array.dtype)  # zeros_like would zero the fields alone
+    for field in array.dtype.names:
+        clean[field] = array[field]
+    buffer = io.BytesIO()
+    np.save(buffer, clean, allow_pickle=False)
+    return buffer.getvalue()
 
 
 class _Renumbering:

@@ -6,6 +6,7 @@ becomes a skops file of fixed bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["pack_step", "unpack_step"]
 
-_SLICE, _TUPLE, _TENSOR, _STEP, _MAP = "slice", "tuple", "tensor", "step", "map"
+_FLOAT, _SLICE, _TUPLE, _MAP = "float", "slice", "tuple", "map"
+_TENSOR, _TEXTS, _STEP = "tensor", "texts", "step"
 
 
 def pack_step(step: Any, prefix: str, tensors: dict[str, NDArray[Any]]) -> Any:
@@ -61,13 +63,15 @@ def unpack_step(
 
 def _pack(value: Any, prefix: str, tensors: dict[str, NDArray[Any]]) -> Any:
     """Write what JSON lacks as an object of one key; plain values stay as they are."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {_FLOAT: repr(value)}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.generic):
-        return _pack(value.item(), prefix, tensors)
     if isinstance(value, slice):
         return {_SLICE: [value.start, value.stop]}
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray) and _is_plain(value):
         return _pack_array(value, prefix, tensors)
     if isinstance(value, tuple):
         return {_TUPLE: [_pack(v, f"{prefix}/{n}", tensors) for n, v in enumerate(value)]}
@@ -82,11 +86,17 @@ def _pack(value: Any, prefix: str, tensors: dict[str, NDArray[Any]]) -> Any:
     return {_STEP: pack_step(value, prefix, tensors)}
 
 
+def _is_plain(array: NDArray[Any]) -> bool:
+    """Whether an array is of numbers, or a column of texts."""
+    texts = array.dtype.kind in "UO" and array.ndim == 1
+    return array.dtype.kind in "biuf" or (texts and all(isinstance(v, str) for v in array))
+
+
 def _pack_array(array: NDArray[Any], prefix: str, tensors: dict[str, NDArray[Any]]) -> Any:
     if array.dtype.kind in "biuf":
         tensors[prefix] = array
         return {_TENSOR: prefix}
-    return {"texts": [str(item) for item in array.tolist()], "dtype": array.dtype.str}
+    return {_TEXTS: [array.dtype.str, array.tolist()]}
 
 
 def _unpack(value: Any, tensors: Mapping[str, NDArray[Any]], trusted: tuple[str, ...]) -> Any:
@@ -94,15 +104,19 @@ def _unpack(value: Any, tensors: Mapping[str, NDArray[Any]], trusted: tuple[str,
         return [_unpack(item, tensors, trusted) for item in value]
     if not isinstance(value, dict):
         return value
-    if "texts" in value:
-        return np.array(value["texts"], dtype=value["dtype"])
     ((kind, inner),) = value.items()
-    if kind == _SLICE:
-        return slice(*inner)
     if kind == _TENSOR:
         return tensors[inner]
+    if kind == _TEXTS:
+        return np.array(inner[1], dtype=inner[0])
+    if kind == _FLOAT:
+        return float(inner)
+    if kind == _SLICE:
+        return slice(*inner)
     if kind == _TUPLE:
         return tuple(_unpack(item, tensors, trusted) for item in inner)
     if kind == _MAP:
         return {key: _unpack(item, tensors, trusted) for key, item in inner}
-    return unpack_step(inner, tensors, trusted)
+    if kind == _STEP:
+        return unpack_step(inner, tensors, trusted)
+    raise ValueError(f"a value of the unknown kind {kind!r}")

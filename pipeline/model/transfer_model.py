@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.backbones import Backbone, load_backbone, resolve_device, resolve_precision
+from pipeline.backbones import Backbone, resolve_device, resolve_precision
 from pipeline.cache import EmbeddingStore
 from pipeline.errors import BadInputError, CacheMismatchError, OptionError
+from pipeline.inputs import available_decoder
 from pipeline.model.in_memory import Embedded, embed_in_memory
+from pipeline.model.networks import MODULE, checked, given_backbones, rebuilt
 from pipeline.results import TargetResults
 from pipeline.samples import SampleSet, Split
 from pipeline.spec import EmbeddingSpec
@@ -50,6 +52,8 @@ class TransferModel:
         Where the weights of a backbone came from, unless its name says it.
     states : dict of str to dict of arrays
         Weights that travel with the model, by backbone.
+    given : dict of str to Backbone
+        Networks that are at hand, and need not be built.
 
     Examples
     --------
@@ -73,38 +77,17 @@ class TransferModel:
 
         Raises
         ------
-        CacheMismatchError
+        OptionError
+            When a network is a module of the user's, who has not given it.
+        BackboneError
             When a network here is not the one that the heads were trained on.
         """
-        return {name: self._backbone(name) for name in self.specs}
+        return {name: self._backbone(name, spec) for name, spec in self.specs.items()}
 
-    def _backbone(self, name: str) -> Backbone:
-        spec = self.specs[name]
-        backbone = self.given.get(name)
-        if backbone is None:
-            if self.weights.get(name) == "module":
-                raise OptionError(
-                    f"the model was trained on a module of your own, {name!r}, which is not in "
-                    "its file. Give it: TransferModel.load(path, backbone=load_backbone(module, "
-                    f"name={name!r}, ...))."
-                )
-            height, width = spec.preprocess.image_size
-            backbone = load_backbone(
-                name,
-                weights=self.states.get(name, self.weights.get(name, "default")),
-                pooling=spec.pooling,
-                image_size=height if height == width else None,
-                resize=spec.preprocess.resize,
-            )
-        found = dataclasses.replace(
-            spec,
-            weights_digest=backbone.weights_digest,
-            preprocess=backbone.preprocess,
-            pooling=backbone.pooling,
-        )
-        if found != spec:
-            raise CacheMismatchError(f"the backbone {name}", found.difference(spec))
-        return backbone
+    def _backbone(self, name: str, spec: EmbeddingSpec) -> Backbone:
+        if name in self.given:
+            return checked(self.given[name], spec)
+        return rebuilt(spec, self.states.get(name, self.weights.get(name, "default")))
 
     def predict(
         self,
@@ -118,7 +101,8 @@ class TransferModel:
         Parameters
         ----------
         X : SampleSet, EmbeddingStore, source, or sequence of paths, PIL images or arrays
-            Inputs, or their embeddings from a cache of the same spec.
+            Inputs, or their embeddings from a cache of the same spec, which may hold more
+            backbones and layers.
         on_bad_input : {"fail", "skip"}
             ``skip`` gives None (NaN for a number) for an input that cannot be read.
         **options
@@ -127,7 +111,9 @@ class TransferModel:
         Returns
         -------
         array of shape (n_samples,), or dict of them
-            In the dtype of the labels; a dict by target where the model has several.
+            In the dtype of the labels, 0/1 of shape (n_samples, n_labels) for several labels
+            (`classes_` names the columns); a dict by target where the model has several.
+            One row for each id of a sample set: what failed before it was read has none.
 
         Raises
         ------
@@ -139,7 +125,9 @@ class TransferModel:
         embedded = self.embed(X, on_bad_input=on_bad_input, **options)
         return _only(
             {
-                name: spread(head.predict(embedded.X), embedded.usable, self.results[name].kind)
+                name: spread(
+                    _answers(head.predict, embedded.X), embedded.usable, self.results[name].kind
+                )
                 for name, head in self.heads.items()
             }
         )
@@ -166,7 +154,7 @@ class TransferModel:
         embedded = self.embed(X, on_bad_input=on_bad_input, **options)
         return _only(
             {
-                name: spread(head.predict_proba(embedded.X), embedded.usable, "number")
+                name: spread(_answers(head.predict_proba, embedded.X), embedded.usable, "number")
                 for name, head in self.heads.items()
             }
         )
@@ -188,7 +176,12 @@ class TransferModel:
             return self._stored(X)
         samples = as_samples(X)
         embedded = embed_in_memory(
-            samples, self.backbones, self._specs_here(options), list(self.layers), **options
+            samples,
+            self._specs_here(options),
+            self.layers,
+            lambda name: self.backbones[name],
+            own_modules=[name for name, source in self.weights.items() if source == MODULE],
+            **options,
         )
         if embedded.failed and on_bad_input == "fail":
             raise BadInputError(sorted(embedded.failed.items()))
@@ -204,6 +197,8 @@ class TransferModel:
                 else [f"backbone {name} is missing here"]
             )
         ]
+        missing = [layer for layer in self.layers if layer not in store.layers]
+        differences += [f"layer {layer} is missing here" for layer in missing if not differences]
         if differences:
             raise CacheMismatchError(str(store.path or "the store"), differences)
         X, _ = store.matrix(list(self.layers))
@@ -211,16 +206,19 @@ class TransferModel:
         return Embedded(X, np.ones(len(store), bool), {}, digests)
 
     def _specs_here(self, options: Mapping[str, Any]) -> dict[str, EmbeddingSpec]:
-        """Replace a precision that this machine lacks by the nearest, and say so."""
-        device = resolve_device(options.get("device", "auto"))
+        """Replace a precision or decoder that this machine lacks by the nearest, and say so."""
+        device, decoder = resolve_device(options.get("device", "auto")), available_decoder()
         specs = {}
         for name, spec in self.specs.items():
             try:
                 resolve_precision(spec.precision, device)
-                specs[name] = spec
             except OptionError:
                 _log.warning("%s is not available on %s: float32 serves", spec.precision, device)
-                specs[name] = dataclasses.replace(spec, precision="float32")
+                spec = dataclasses.replace(spec, precision="float32")
+            if spec.decoder != decoder and spec.decoder != "pil":
+                _log.warning("decoder %s is not available: %s serves", spec.decoder, decoder)
+                spec = dataclasses.replace(spec, decoder=decoder)
+            specs[name] = spec
         return specs
 
     def save(self, path: str | Path) -> None:
@@ -234,7 +232,7 @@ class TransferModel:
         cls,
         path: str | Path,
         *,
-        backbone: Backbone | Sequence[Backbone] | None = None,
+        backbone: Any = None,
         trusted: Sequence[str] = (),
     ) -> TransferModel:
         """Read a model file; nothing in it is run.
@@ -242,7 +240,7 @@ class TransferModel:
         Parameters
         ----------
         path : path
-        backbone : Backbone or sequence of them, optional
+        backbone : Backbone, nn.Module, or sequence of them, optional
             Modules of your own that the model was trained on.
         trusted : sequence of str
             Types, beside those of this program's heads, that the file may hold.
@@ -251,12 +249,14 @@ class TransferModel:
         ------
         ModelFileError
             When the file is damaged, is none of ours, or holds types that are not trusted.
+        BackboneError
+            When ``backbone`` is not the network that the model was trained on.
         """
         from pipeline.model.persistence import load_model
 
         model = load_model(Path(path), tuple(trusted))
-        several = [backbone] if isinstance(backbone, Backbone) else list(backbone or ())
-        model.given = {own.name: own for own in several}
+        if backbone is not None:
+            model.given = given_backbones(backbone, model.specs, list(model.layers))
         return model
 
 
@@ -267,6 +267,13 @@ def as_samples(X: SampleSet | Sequence[Any] | str | Path) -> SampleSet:
     if isinstance(X, str | Path):
         return SampleSet.from_source(X)
     return SampleSet.from_list(X)
+
+
+def _answers(ask: Callable[[NDArray[np.float32]], Any], X: NDArray[np.float32]) -> NDArray[Any]:
+    """Ask a head, which takes no empty matrix."""
+    if len(X):
+        return np.asarray(ask(X))
+    return np.asarray(ask(np.zeros((1, X.shape[1]), np.float32)))[:0]
 
 
 def spread(values: NDArray[Any], usable: NDArray[np.bool_], kind: str) -> NDArray[Any]:

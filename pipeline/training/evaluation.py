@@ -34,7 +34,7 @@ class Evaluation:
     results : dict of str to TargetResults
         ``n_test`` counts the rows that were measured on.
     left_out : int
-        Rows that were not looked at because their content was trained on.
+        Rows that were not looked at because their content was there to train on.
     failed : dict of str to str
         Inputs that could not be read, with the reason.
     """
@@ -70,7 +70,13 @@ def evaluate(
     """
     if not isinstance(data, EmbeddingStore):
         data = as_samples(data)
+    truths = {name: _truth(name, found, data) for name, found in model.results.items()}
     embedded = model.embed(data, on_bad_input="skip", **options)
+    if not embedded.usable.any():
+        raise InputError(
+            f"none of the {len(embedded.usable) or len(embedded.failed)} inputs could be read: "
+            f"there is nothing to measure on.{_first(embedded.failed)}"
+        )
     fresh = _fresh(model, embedded, include_training)
     if not fresh.any():
         raise InputError(
@@ -79,15 +85,20 @@ def evaluate(
         )
     results = {}
     for name, head in model.heads.items():
-        truth = _truth(name, model.results[name], data).subset(embedded.usable)
+        truth = truths[name].subset(embedded.usable)
         rows = fresh & truth.present
-        figures = no_figures(truth.kind)
+        figures: Mapping[str, float | None] = no_figures(truth.kind)
         if rows.any():
-            figures = dict(measure(head, embedded.X[rows], truth.subset(rows)))
+            figures = measure(head, embedded.X[rows], truth.subset(rows))
         results[name] = dataclasses.replace(
             model.results[name], figures=figures, n_test=int(rows.sum())
         )
     return Evaluation(results, int((~fresh).sum()), embedded.failed)
+
+
+def _first(failed: Mapping[str, str]) -> str:
+    """Quote the first failure, if there is one."""
+    return "".join(f" The first is {name}: {reason}." for name, reason in [*failed.items()][:1])
 
 
 def _fresh(model: TransferModel, embedded: Embedded, include_training: bool) -> NDArray[np.bool_]:
@@ -106,7 +117,7 @@ def _truth(name: str, results: TargetResults, data: SampleSet | EmbeddingStore) 
     if name not in columns:
         raise InputError(
             f"the source has no labels for the target {name!r}: it has "
-            f"{', '.join(map(repr, columns)) or 'none at all'}. Put the images into class "
+            f"{', '.join(map(repr, columns)) or 'no column at all'}. Put the images into class "
             f"folders, or give a table with the columns 'path' and {name!r}."
         )
     return Target.decide(name, columns[name], results.kind, data.ids)

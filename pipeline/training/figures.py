@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["measure", "no_figures"]
 
 
-def measure(head: Any, X: NDArray[np.float32], truth: Target) -> dict[str, float]:
+def measure(head: Any, X: NDArray[np.float32], truth: Target) -> Mapping[str, float | None]:
     """Measure a head; every row of ``truth`` has a label.
 
     Parameters
@@ -31,15 +32,31 @@ def measure(head: Any, X: NDArray[np.float32], truth: Target) -> dict[str, float
     head : predictor
     X : float32 array of shape (n_samples, n_features)
     truth : Target
-        Of ``n_samples`` rows; labels that the head has never seen count as wrong.
+        Of ``n_samples`` rows; labels that the head has never seen count as wrong. Labels are
+        compared as texts: a table holds ``"3"`` where an array held 3.
     """
     if truth.kind == "number":
         return number_figures(truth.values, np.asarray(head.predict(X), np.float64))
+    classes = _texts(head.classes_.tolist())
     if truth.kind == "multilabel":
-        return multilabel_figures(truth.indicator().astype(int), np.asarray(head.predict(X)))
-    return class_figures(
-        list(truth.values), head.predict(X).tolist(), head.predict_proba(X), head.classes_.tolist()
-    )
+        return _multilabel(truth, np.asarray(head.predict(X)), classes)
+    proba = np.asarray(head.predict_proba(X), np.float64)
+    return class_figures(_texts(truth.values), _texts(head.predict(X).tolist()), proba, classes)
+
+
+def _texts(labels: Iterable[Any]) -> list[str]:
+    return [str(label) for label in labels]
+
+
+def _multilabel(
+    truth: Target, predicted: NDArray[np.int64], classes: Sequence[str]
+) -> dict[str, float | None]:
+    """Measure over the labels of either side, each in one column."""
+    names = [*classes, *(label for label in truth.classes if label not in classes)]
+    y_true, y_pred = np.zeros((2, len(truth), len(names)), int)
+    y_true[:, [names.index(label) for label in truth.classes]] = truth.indicator()
+    y_pred[:, : len(classes)] = predicted
+    return dict(multilabel_figures(y_true, y_pred))
 
 
 def no_figures(kind: str) -> dict[str, float | None]:

@@ -75,7 +75,7 @@ def labelled_rows(store: EmbeddingStore, options: TrainOptions) -> Labelled:
         test_fraction=options.test_fraction,
         seed=options.seed,
         groups=group,
-        given=None if parts is None else read_parts(parts),
+        given=None if parts is None else read_parts(parts, store.ids),
         labelled=_labelled_anywhere(columns, besides),
     )
     return Labelled(target, split, group)
@@ -91,25 +91,32 @@ def _labelled_anywhere(columns: Mapping[str, Column], besides: set[str]) -> NDAr
     return np.asarray(np.any(present, axis=0))
 
 
-def refuse_sameness(target: Target) -> None:
-    """Refuse a target that has the same value everywhere.
+def refuse_sameness(target: Target, among: str = "every row") -> None:
+    """Refuse a target that has the same value in all of its rows.
+
+    Parameters
+    ----------
+    target : Target
+    among : str
+        What rows these are, for the sentence.
 
     Raises
     ------
     InputError
     """
-    if target.kind == "number":
-        values = target.values[target.present]
-        if len(values) and values.min() == values.max():
-            raise InputError(
-                f"target {target.name!r} is {values[0]:g} in every row: there is nothing to "
-                "learn. Name another target."
-            )
-    elif len(target.classes) < 2:
+    values = target.values[target.present].tolist()
+    if len(set(values)) != 1:
+        return
+    if target.kind == "class":
         raise InputError(
-            f"target {target.name!r} has only one class, {str(target.classes[0])!r}: there is "
-            "nothing to tell apart. Give at least two classes, each in a folder of its own."
+            f"target {target.name!r} has only one class, {str(values[0])!r}, in {among}: there "
+            "is nothing to tell apart. Give at least two classes, each in a folder of its own."
         )
+    same = f"{values[0]:g}" if target.kind == "number" else repr("|".join(values[0]))
+    raise InputError(
+        f"target {target.name!r} is {same} in {among}: there is nothing to learn. Name another "
+        "target."
+    )
 
 
 def _column(name: str | None, columns: Mapping[str, Any], kind: str) -> Any:

@@ -90,8 +90,6 @@ def _named(candidate: Candidate) -> str:
 
 def _scored(candidate: Candidate) -> str:
     names = ("accuracy", "r2", "log_loss", "mse")
-    return ", ".join(
-        f"{name.replace('_', '-')} {candidate.score[name]:.3g}"
-        for name in names
-        if name in candidate.score
-    )
+    known = {name: value for name in names if (value := candidate.score.get(name)) is not None}
+    said = (f"{name.replace('_', '-')} {value:.3g}" for name, value in known.items())
+    return ", ".join(said) or "too few rows to compare"

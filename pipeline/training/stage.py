@@ -10,15 +10,15 @@ import numpy as np
 from pipeline.cache import EmbeddingStore
 from pipeline.config import TrainOptions
 from pipeline.heads import Problem
-from pipeline.model import TransferModel
+from pipeline.model import TransferModel, travelling_states
 from pipeline.results import TargetResults
 from pipeline.samples import Part
 from pipeline.training.figures import measure, no_figures
-from pipeline.training.labelled import Labelled, labelled_rows
+from pipeline.training.labelled import Labelled, labelled_rows, refuse_sameness
 from pipeline.training.learning import learn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -48,7 +48,8 @@ def train(
     options : TrainOptions, optional
         Target, fusion, head, split, ...
     layers : str or sequence of str
-        Which cached layers to use: ``"all"``, or names (joined by commas).
+        Which cached layers to use: ``"all"``, or names (joined by commas). They are taken
+        bottom to top, whatever their order here.
     head : estimator, optional
         Any scikit-learn predictor, instead of the one that the options name.
 
@@ -61,6 +62,12 @@ def train(
     ------
     InputError
         When there are no labels, or nothing to learn from them.
+    UnknownNameError
+        For a target, column, layer, fusion or head that does not exist.
+    OptionError
+        For a head that cannot predict this kind of target.
+    BackboneError
+        When weights came from a file that is gone or has changed: they travel in the model.
 
     Examples
     --------
@@ -79,9 +86,13 @@ def train(
     target, split = labelled.target, labelled.split
     _log.info("target %s", target.describe())
     chosen = _layers(store, layers)
+    specs = {owner: store.specs[owner] for owner in _owners(chosen)}
+    states = travelling_states(specs, store.weights)
     held = {part: _present(split.rows(store.ids, part), target) for part in _PARTS}
     train_rows = np.sort(np.concatenate([held["train"], held["val"]]))
     _say_split(labelled, len(train_rows), len(held["test"]))
+    among = f"the {len(train_rows)} rows that are left to train on"
+    refuse_sameness(target.subset(train_rows), among)
     problem = _problem(store, chosen, labelled, train_rows)
     learnt = learn(
         problem,
@@ -90,10 +101,10 @@ def train(
         class_weight=None if options.class_weight == "none" else options.class_weight,
         random_state=options.seed,
     )
-    figures = no_figures(target.kind)
+    figures: Mapping[str, float | None] = no_figures(target.kind)
     if len(held["test"]):
         X, _ = store.matrix(list(learnt.best.layers), held["test"])
-        figures = dict(measure(learnt.pipeline, X, target.subset(held["test"])))
+        figures = measure(learnt.pipeline, X, target.subset(held["test"]))
     pipeline, trained_on = learnt.pipeline, len(train_rows)
     if options.refit and len(held["test"]):
         every = np.sort(np.concatenate([train_rows, held["test"]]))
@@ -109,24 +120,30 @@ def train(
         head=learnt.best.head,
         fusions=learnt.candidates,
     )
-    used = {name: store.layers[name] for name in learnt.best.layers}
-    owners = dict.fromkeys(name.rpartition("/")[0] for name in used)
+    owners = _owners(learnt.best.layers)
+    weights = {owner: store.weights[owner] for owner in owners if owner in store.weights}
     return TransferModel(
-        specs={owner: store.specs[owner] for owner in owners},
-        layers=used,
+        specs={owner: specs[owner] for owner in owners},
+        layers={name: store.layers[name] for name in learnt.best.layers},
         heads={target.name: pipeline},
         results={target.name: results},
         split=split,
-        weights={owner: store.weights[owner] for owner in owners if owner in store.weights},
+        weights={owner: source for owner, source in weights.items() if owner not in states},
+        states={owner: states[owner] for owner in owners if owner in states},
     )
+
+
+def _owners(layers: Sequence[str]) -> list[str]:
+    """Name the backbones of some layers."""
+    return list(dict.fromkeys(layer.rpartition("/")[0] for layer in layers))
 
 
 def _layers(store: EmbeddingStore, request: str | Sequence[str]) -> list[str]:
     """Resolve the layers to use, bottom to top."""
     if request in ("auto", "all"):
         return list(store.layers)
-    names = request.split(",") if isinstance(request, str) else list(request)
-    _, slices = store.matrix(names, rows=slice(0, 0))
+    named = request.split(",") if isinstance(request, str) else list(request)
+    _, slices = store.matrix([name.strip() for name in named], rows=slice(0, 0))
     return [name for name in store.layers if name in slices]
 
 
