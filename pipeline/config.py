@@ -50,6 +50,8 @@ class EmbedOptions:
     weights
         A .safetensors or .pt file for the architecture that --backbone names.
         [default: the cache's, else those that the name stands for]
+    no_forward_cache
+        Neither look for the prepared network in the user's cache folder, nor keep it there.
     on_bad_input
         skip lists unreadable files and goes on; fail names them all and stops.
     prune
@@ -66,8 +68,16 @@ class EmbedOptions:
     precision: str | None = None
     store_dtype: StoreDtype | None = None
     weights: Path | None = None
+    no_forward_cache: bool = False
     on_bad_input: OnBadInput = "skip"
     prune: bool = False
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and self.image_size < 1:
+            raise OptionError(
+                f"image size is {self.image_size}, but must be at least 1 pixel. "
+                "224 is what most networks were trained with."
+            )
 
 
 @dataclass(frozen=True)

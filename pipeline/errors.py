@@ -48,12 +48,17 @@ _SCREENFUL = 20
 def nearest(name: str, accepted: Iterable[str]) -> str | None:
     """Find the accepted name that a mistyped one most likely meant.
 
+    Of a name with slashes, what stands behind the last one is enough.
+
     Examples
     --------
     >>> nearest("logistc", ["ridge", "logistic"])
     'logistic'
+    >>> nearest("featrues", ["resnet/layer4", "resnet/features"])
+    'resnet/features'
     """
-    names = {candidate.lower(): candidate for candidate in accepted}
+    whole = {candidate.lower(): candidate for candidate in accepted}
+    names = {name.rpartition("/")[2]: candidate for name, candidate in whole.items()} | whole
     matches = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     return names[matches[0]] if matches else None
 

@@ -49,7 +49,9 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         ) from None
     found.pop(GIVEN, None)
     for name, table in found.items():
-        if name not in _TABLES or not isinstance(table, dict):
+        if not isinstance(table, dict):
+            raise InputError(f"{path}: {name!r} stands outside the tables [embed] and [train].")
+        if name not in _TABLES:
             raise InputError(f"{path}: {UnknownNameError('table', name, tuple(_TABLES))}")
         known = [field.name.replace("_", "-") for field in dataclasses.fields(_TABLES[name])]
         for key in table:

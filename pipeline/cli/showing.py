@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def backbones(pattern: str = "", /) -> int:
         show_line("torchvision/<model>  any model of torchvision: pipeline backbones resnet")
         return 0
     names = list_backbones()
-    found = [name for name in names if fnmatch(name, f"*{pattern}*")]
+    found = [name for name in names if fnmatchcase(name.lower(), f"*{pattern.lower()}*")]
     if not found:
         guess = nearest(pattern, [name.rpartition("/")[2] for name in names])
         hint = f" Did you mean {guess!r}?" if guess else ""
