@@ -26,6 +26,7 @@ FLOORS: list[tuple[str, list[str]]] = [
 SAME_FLOOR: set[tuple[str, str]] = {
     ("config", "spec"),
     ("flow", "run_folder"),
+    ("__init__", "estimators"),
     ("__main__", "cli"),
 }
 """The few imports within a floor that the order of the table allows."""

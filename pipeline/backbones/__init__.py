@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.catalog import BACKBONES
 from pipeline.backbones.device import resolve_device, resolve_precision
-from pipeline.backbones.engines import Engine, EngineMemoryError
+from pipeline.backbones.engines import Engine, EngineMemoryError, prepared_engine
 from pipeline.backbones.layer import Layer, choose_layers, full_name
 from pipeline.backbones.loading import (
     Description,
@@ -26,6 +26,7 @@ from pipeline.backbones.loading import (
     load_backbone,
     survey,
 )
+from pipeline.backbones.prepared import PreparedGraph
 
 if TYPE_CHECKING:
     from pipeline.backbones.backbone import Backbone
@@ -37,11 +38,13 @@ __all__ = [
     "Engine",
     "EngineMemoryError",
     "Layer",
+    "PreparedGraph",
     "choose_layers",
     "describe",
     "full_name",
     "list_backbones",
     "load_backbone",
+    "prepared_engine",
     "resolve_device",
     "resolve_precision",
     "survey",

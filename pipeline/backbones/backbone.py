@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.backbones.checkpoint import state_of, weights_digest
 from pipeline.backbones.device import resolve_device, resolve_precision
-from pipeline.backbones.engines import Engine, make_engine
+from pipeline.backbones.engines import Engine, make_engine, prepared_engine
 from pipeline.backbones.layer import choose_layers
 from pipeline.backbones.network import Network, layers_of
+from pipeline.backbones.prepared import PreparedGraph
+from pipeline.backbones.weights import MODULE
 from pipeline.errors import InputError
 from pipeline.spec import EmbeddingSpec, Precision, StoreDtype
 
@@ -105,7 +107,12 @@ class Backbone:
         )
 
     def engine(
-        self, layers: Sequence[str] | str = "all", *, device: str = "auto", precision: str = "auto"
+        self,
+        layers: Sequence[str] | str = "all",
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        forward_cache: bool = True,
     ) -> Engine:
         """Prepare the network for these layers on a device; made once, then kept.
 
@@ -115,6 +122,8 @@ class Backbone:
             Which taps, packed bottom to top.
         device : {"auto", "cpu", "cuda", "mps"}
         precision : {"auto", "float32", "bfloat16", "float16"}
+        forward_cache : bool
+            Whether the prepared graph is looked for, and kept, in the user's cache folder.
         """
         names = choose_layers(self.layers, layers, self.name)
         device = resolve_device(device)
@@ -122,8 +131,14 @@ class Backbone:
         key = (names, device, resolved)
         if key not in self._engines:
             chosen = [self.layers[name] for name in names]
-            self._engines[key] = make_engine(
-                self.network, chosen, device=device, precision=resolved
+            prepared = (
+                PreparedGraph(self.weights_digest, self.preprocess, self.pooling, names, resolved)
+                if forward_cache and self.network.weights != MODULE
+                else None
+            )
+            found = None if prepared is None else prepared_engine(prepared, device)
+            self._engines[key] = found or make_engine(
+                self.network, chosen, device=device, precision=resolved, prepared=prepared
             )
         return self._engines[key]
 

@@ -18,6 +18,7 @@ import numpy as np
 from pipeline.backbones.device import import_openvino, native_bfloat16
 from pipeline.backbones.layer import Layer
 from pipeline.backbones.network import Network
+from pipeline.backbones.prepared import PreparedGraph, read_graph, written_graph
 from pipeline.spec import Precision
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from pipeline.backbones.graph import EmbeddingGraph
 
-__all__ = ["Engine", "EngineMemoryError", "make_engine"]
+__all__ = ["Engine", "EngineMemoryError", "make_engine", "prepared_engine"]
 
 _log = logging.getLogger(__name__)
 
@@ -83,10 +84,10 @@ class OpenVINOEngine:
 
     name = "openvino"
 
-    def __init__(self, graph: EmbeddingGraph, image_size: tuple[int, int], precision: str):
+    def __init__(self, model: Any, precision: str):
         hint = {"float32": "f32", "bfloat16": "bf16"}[precision]
         compiled = import_openvino().compile_model(  # type: ignore[union-attr]
-            _convert(graph, image_size),
+            model,
             "CPU",
             {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"},
         )
@@ -101,8 +102,21 @@ class OpenVINOEngine:
         return vectors
 
 
+def prepared_engine(prepared: PreparedGraph, device: str) -> Engine | None:
+    """Give the engine of a kept graph, without the network; None where there is none."""
+    if device != "cpu" or (prepared.precision == "bfloat16" and not native_bfloat16()):
+        return None
+    model = prepared.read()
+    return None if model is None else OpenVINOEngine(model, prepared.precision)
+
+
 def make_engine(
-    network: Network, layers: Sequence[Layer], *, device: str, precision: Precision
+    network: Network,
+    layers: Sequence[Layer],
+    *,
+    device: str,
+    precision: Precision,
+    prepared: PreparedGraph | None = None,
 ) -> Engine:
     """Choose the engine by rule: OpenVINO on a CPU that computes in ``precision``, else eager.
 
@@ -114,6 +128,8 @@ def make_engine(
     device : str
         A resolved device.
     precision : {"float32", "bfloat16", "float16"}
+    prepared : PreparedGraph, optional
+        Where the converted graph is kept.
     """
     if device != "cpu":
         return EagerEngine(network, layers, device, precision)
@@ -124,7 +140,7 @@ def make_engine(
         _log.warning("openvino cannot be imported: the slower eager engine of torch serves")
         return EagerEngine(network, layers, device, precision)
     try:
-        return _checked_openvino(network, layers, precision)
+        return _checked_openvino(network, layers, precision, prepared)
     except _CannotConvertError as error:
         _log.warning("openvino cannot convert this network (%s): eager torch serves", error)
         return EagerEngine(network, layers, device, precision)
@@ -135,7 +151,10 @@ class _CannotConvertError(Exception):
 
 
 def _checked_openvino(
-    network: Network, layers: Sequence[Layer], precision: Precision
+    network: Network,
+    layers: Sequence[Layer],
+    precision: Precision,
+    prepared: PreparedGraph | None,
 ) -> OpenVINOEngine:
     """Convert the graph and hold it against torch, for tracing fixes what depends on the input.
 
@@ -154,7 +173,10 @@ def _checked_openvino(
     with torch.no_grad():
         expected = graph(torch.from_numpy(pictures)).numpy()
     try:
-        engine = OpenVINOEngine(graph, network.preprocess.image_size, precision)
+        # Written and read again even where it is not kept: a graph that comes from its files
+        # differs from the converted one in the last bit, and every run shall give the same.
+        contents = written_graph(_convert(graph, network.preprocess.image_size))
+        engine = OpenVINOEngine(read_graph(contents), precision)
         vectors = engine.embed(pictures)
     except Exception as error:  # openvino raises whatever its parts raise
         raise _CannotConvertError(_why(error)) from error
@@ -164,6 +186,8 @@ def _checked_openvino(
         if np.linalg.norm(ours - torchs) > _TOLERANCES[precision] * np.linalg.norm(torchs):
             raise _CannotConvertError(f"it gives other numbers for {layer.name}")
         start += layer.width
+    if prepared is not None:
+        prepared.keep(contents, [layer.width for layer in layers])
     return engine
 
 

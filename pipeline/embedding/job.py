@@ -246,9 +246,15 @@ class EmbeddingJob:
 
     def _forwards(self, layers: Mapping[str, int], device: str) -> list[Forward]:
         return [
-            forward_of(one.load(), taps, one.spec, device=device)
+            forward_of(
+                one.spec,
+                own,
+                one.load,
+                device=device,
+                forward_cache=one.named and not self.options.no_forward_cache,
+            )
             for one in self.wanted
-            if (taps := one.taps_among(layers))
+            if (own := {name: n for name, n in one.layers.items() if name in layers})
         ]
 
     def _row_bytes(self, layers: Mapping[str, int]) -> int:

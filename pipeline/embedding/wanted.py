@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,9 +62,10 @@ class Wanted:
     weights: str
     described: Mapping[str, Layer]
 
-    def taps_among(self, layers: Container[str]) -> list[str]:
-        """Names within the backbone of those of its layers that stand among ``layers``."""
-        return [name.rpartition("/")[2] for name in self.layers if name in layers]
+    @property
+    def named(self) -> bool:
+        """Whether name and weights say all; what a user's own module computes, only it knows."""
+        return self.weights != "module"
 
 
 def wanted_backbones(

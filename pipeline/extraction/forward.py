@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.backbones import EngineMemoryError, full_name
+from pipeline.backbones import EngineMemoryError, PreparedGraph, prepared_engine
 from pipeline.errors import BackboneError
 from pipeline.spec import EmbeddingSpec, Preprocessing
 
@@ -125,10 +125,36 @@ class Forward:
 
 
 def forward_of(
-    backbone: Backbone, taps: Sequence[str], spec: EmbeddingSpec, *, device: str = "auto"
+    spec: EmbeddingSpec,
+    layers: Mapping[str, int],
+    load: Callable[[], Backbone],
+    *,
+    device: str,
+    forward_cache: bool = True,
 ) -> Forward:
-    """Put a backbone to work on some of its taps, bottom to top."""
-    chosen = [tap for tap in backbone.layers if tap in set(taps)]
-    engine = backbone.engine(chosen, device=device, precision=spec.precision)
-    layers = {full_name(backbone.name, tap): backbone.layers[tap].width for tap in chosen}
+    """Put a backbone to work; where its graph lies prepared, without building the network.
+
+    Parameters
+    ----------
+    spec : EmbeddingSpec
+    layers : dict of str to int
+        Width of every layer to compute, by full name, bottom to top.
+    load : callable
+        Builds the backbone.
+    device : str
+        A resolved device.
+    forward_cache : bool
+        Whether the prepared graph is looked for, and kept.
+    """
+    taps = tuple(name.rpartition("/")[2] for name in layers)
+    if forward_cache:
+        prepared = PreparedGraph(
+            spec.weights_digest, spec.preprocess, spec.pooling, taps, spec.precision
+        )
+        found = prepared_engine(prepared, device)
+        if found is not None:
+            return Forward(found, spec, layers)
+    engine = load().engine(
+        taps, device=device, precision=spec.precision, forward_cache=forward_cache
+    )
     return Forward(engine, spec, layers)

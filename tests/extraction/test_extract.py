@@ -39,7 +39,9 @@ from pipeline.samples import SampleSet
 
 def forward(backbone=None, taps=tuple(WIDTHS), **numbers) -> Forward:
     backbone = backbone or small_backbone()
-    return forward_of(backbone, taps, backbone.spec(**numbers), device="cpu")
+    layers = {f"{backbone.name}/{tap}": backbone.layers[tap].width for tap in taps}
+    spec = backbone.spec(**numbers)
+    return forward_of(spec, layers, lambda: backbone, device="cpu", forward_cache=False)
 
 
 def extracted(samples, forwards, batch_size=4, **options):
