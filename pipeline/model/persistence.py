@@ -13,6 +13,7 @@ from pipeline.errors import ModelFileError, reason_of
 from pipeline.model.file import read_model_file, write_model_file
 from pipeline.model.networks import travelling_states
 from pipeline.model.steps import pack_step, unpack_step
+from pipeline.model.values import ModelValues
 from pipeline.results import TargetResults
 from pipeline.samples import Part, Split
 from pipeline.spec import EmbeddingSpec
@@ -20,14 +21,12 @@ from pipeline.spec import EmbeddingSpec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.model.transfer_model import TransferModel
-
 __all__ = ["load_model", "save_model"]
 
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 
-def save_model(model: TransferModel, path: Path) -> None:
+def save_model(model: ModelValues, path: Path) -> None:
     """Write a model: same content, same bytes."""
     tensors: dict[str, NDArray[Any]] = {}
     heads = {
@@ -55,11 +54,9 @@ def save_model(model: TransferModel, path: Path) -> None:
     write_model_file(path, description, tensors)
 
 
-def load_model(path: Path, trusted: tuple[str, ...]) -> TransferModel:
+def load_model(path: Path, trusted: tuple[str, ...]) -> ModelValues:
     """Read a model; its networks are built later."""
     from sklearn.pipeline import Pipeline
-
-    from pipeline.model.transfer_model import TransferModel
 
     description, tensors = read_model_file(path)
     try:
@@ -70,7 +67,7 @@ def load_model(path: Path, trusted: tuple[str, ...]) -> TransferModel:
             for target, steps in description["heads"]
         }
         split = description["split"]
-        return TransferModel(
+        return ModelValues(
             specs={n: EmbeddingSpec.from_json(spec) for n, spec in description["specs"].items()},
             layers=dict(description["layers"]),
             heads=heads,

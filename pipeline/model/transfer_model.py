@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,9 @@ from pipeline.errors import BadInputError, CacheMismatchError, OptionError
 from pipeline.inputs import available_decoder
 from pipeline.model.in_memory import Embedded, embed_in_memory
 from pipeline.model.networks import MODULE, checked, given_backbones, rebuilt
-from pipeline.results import TargetResults
-from pipeline.samples import SampleSet, Split
+from pipeline.model.persistence import load_model, save_model
+from pipeline.model.values import ModelValues
+from pipeline.samples import SampleSet
 from pipeline.spec import EmbeddingSpec
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ __all__ = ["TransferModel"]
 _log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
-class TransferModel:
+class TransferModel(ModelValues):
     """A trained model: give it pictures, it gives labels.
 
     `train` makes one, `load` reads one from its file. Networks are built on first use.
@@ -61,15 +60,6 @@ class TransferModel:
     >>> model.predict(["new/1.jpg", "new/2.jpg"])  # doctest: +SKIP
     array(['owl', 'elk'], dtype='<U3')
     """
-
-    specs: dict[str, EmbeddingSpec]
-    layers: dict[str, int]
-    heads: dict[str, Any]
-    results: dict[str, TargetResults]
-    split: Split | None = None
-    weights: dict[str, str] = field(default_factory=dict)
-    states: dict[str, dict[str, NDArray[Any]]] = field(default_factory=dict)
-    given: dict[str, Backbone] = field(default_factory=dict, repr=False)
 
     @cached_property
     def backbones(self) -> dict[str, Backbone]:
@@ -223,8 +213,6 @@ class TransferModel:
 
     def save(self, path: str | Path) -> None:
         """Write the model file; one that stands there is replaced by one rename."""
-        from pipeline.model.persistence import save_model
-
         save_model(self, Path(path))
 
     @classmethod
@@ -252,9 +240,7 @@ class TransferModel:
         BackboneError
             When ``backbone`` is not the network that the model was trained on.
         """
-        from pipeline.model.persistence import load_model
-
-        model = load_model(Path(path), tuple(trusted))
+        model = cls(**vars(load_model(Path(path), tuple(trusted))))
         if backbone is not None:
             model.given = given_backbones(backbone, model.specs, list(model.layers))
         return model
