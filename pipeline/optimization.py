@@ -84,7 +84,8 @@ def optimize(
 
     parameters = [p for p in module.parameters() if p.requires_grad]
     device = parameters[0].device.type
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
+    fused = device in ("cpu", "cuda")  # one kernel a step: small heads are all overhead
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=lr, total_steps=max(steps_per_epoch * max_epochs, 2)
     )

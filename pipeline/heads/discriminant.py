@@ -9,9 +9,9 @@ from scipy.linalg import cho_factor, cho_solve
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.covariance import ledoit_wolf
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from pipeline.heads.inner import classes_of
 from pipeline.heads.temperature import softmax
 
 if TYPE_CHECKING:
@@ -57,12 +57,8 @@ class PooledDiscriminant(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any) -> Self:
         """Fit on rows (n_samples, n_features) and their labels (n_samples,)."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
-        check_classification_targets(y)
-        self.classes_, codes, counts = np.unique(y, return_inverse=True, return_counts=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y has only one class, {self.classes_[0]!r}: at least two are needed."
-            )
+        self.classes_, codes = classes_of(y)
+        counts = np.bincount(codes)
         X = np.asarray(X, np.float64)
         means = np.eye(len(counts))[codes].T @ X / counts[:, None]
         covariance, self.shrinkage_ = ledoit_wolf(X - means[codes], assume_centered=True)

@@ -98,7 +98,7 @@ def linear(kind: str, class_weight: str | None, random_state: int) -> Any:
 
 def mlp(kind: str, class_weight: str | None, random_state: int) -> Any:
     """Torch head with one hidden layer of 256 units and early stopping."""
-    shared: dict[str, Any] = {"lr": 3e-3, "dropout": 0.3, "random_state": random_state}
+    shared: dict[str, Any] = {"dropout": 0.3, "random_state": random_state}
     if kind == "number":
         _no_weights("mlp", class_weight)
         return TorchRegressor(256, **shared)

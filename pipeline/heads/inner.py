@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import has_fit_parameter
 
-from pipeline.errors import OptionError
+from pipeline.errors import InputError, OptionError
 from pipeline.samples import Target, folds
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "class_loss",
+    "classes_of",
     "fit_weighted",
     "inner_folds",
     "inner_rows",
@@ -29,6 +31,24 @@ __all__ = [
 _MOST_ROWS = 4_000
 """Rows that inner folds are dealt from; more would choose the same."""
 _TINY = 1e-15
+
+
+def classes_of(y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Give the classes in their order, and the number of each row's.
+
+    Raises
+    ------
+    InputError
+        When there is only one.
+    """
+    check_classification_targets(y)
+    classes, codes = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise InputError(
+            f"y has only one class, {classes.tolist()[0]!r}: at least two are needed. Label rows "
+            "of another class, or leave this target out."
+        )
+    return classes, codes.astype(np.int64)
 
 
 def inner_folds(

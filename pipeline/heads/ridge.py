@@ -18,9 +18,9 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from pipeline.heads.inner import classes_of
 from pipeline.heads.temperature import best_temperature, log_loss_at, softmax
 
 if TYPE_CHECKING:
@@ -220,8 +220,7 @@ class LooRidgeClassifier(ClassifierMixin, _LooRidge):
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit; rows of one group leave together."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        self.classes_, codes = classes_of(y)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"y has only one class, {self.classes_.tolist()[0]!r}: at least two are needed."

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from pipeline.heads.inner import fit_weighted, inner_rows, rows_of
+from pipeline.heads.inner import classes_of, fit_weighted, inner_rows, rows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,12 +62,7 @@ class TemperatureClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit on all rows, and the temperature on inner folds."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_classification_targets(y)
-        self.classes_ = np.unique(y)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y has only one class, {self.classes_[0]!r}: at least two are needed."
-            )
+        self.classes_, _ = classes_of(y)
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X)
         self.estimator_ = self._fitted(X, y, sample_weight)

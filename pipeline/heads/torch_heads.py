@@ -6,6 +6,7 @@ without torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,10 +14,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from pipeline.heads.inner import inner_folds
+from pipeline.heads.inner import classes_of, inner_folds
 from pipeline.optimization import optimize
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ class _TorchHead(BaseEstimator):
         self,
         hidden: int = 0,
         *,
-        lr: float = 1e-2,
+        lr: float | None = None,
         weight_decay: float = 1e-2,
         dropout: float = 0.0,
         batch_size: int = 256,
-        max_epochs: int = 100,
+        max_epochs: int = 40,
         patience: int = 10,
         validation_fraction: float = 0.1,
         cv: Any = None,
@@ -103,7 +103,7 @@ class _TorchHead(BaseEstimator):
             done = optimize(
                 module, batches, self._loss, validate,
                 steps_per_epoch=passes * -(-len(train) // size), max_epochs=self.max_epochs,
-                lr=self.lr, weight_decay=self.weight_decay, patience=self.patience,
+                lr=self._rate(X.shape[1]), weight_decay=self.weight_decay, patience=self.patience,
             )  # fmt: skip
         self.n_epochs_ = done.epochs
         self.best_epoch_ = done.best_epoch
@@ -112,6 +112,11 @@ class _TorchHead(BaseEstimator):
         self.intercepts_ = [child.bias.detach().cpu().numpy().copy() for child in linear]
         self.coefs_[0] /= self.coefs_[0].dtype.type(scale)  # the first layer takes X as it is
         self.intercepts_[0] -= offset.astype(self.coefs_[0].dtype) @ self.coefs_[0]
+
+    def _rate(self, n_features: int) -> float:
+        if self.lr is not None:
+            return self.lr
+        return 1e-3 if self.hidden else 0.1 / math.sqrt(n_features)
 
     def _network(self, n_features: int, n_outputs: int) -> torch.nn.Sequential:
         from torch import nn
@@ -174,8 +179,11 @@ class TorchClassifier(ClassifierMixin, _TorchHead):
     ----------
     hidden : int
         Hidden units; 0 is a linear head.
-    lr, weight_decay : float
-        Peak learning rate of the one-cycle schedule and decay of AdamW.
+    lr : float, optional
+        Peak learning rate of the one-cycle schedule; None: 0.001 with hidden units, without
+        them 0.1 over the root of the number of features, for a step moves all of them.
+    weight_decay : float
+        Of AdamW.
     dropout : float
         Share of hidden units left out in training.
     batch_size, max_epochs, patience : int
@@ -197,7 +205,7 @@ class TorchClassifier(ClassifierMixin, _TorchHead):
     Examples
     --------
     >>> X, y = np.linspace(-1, 1, 40)[:, None], np.repeat(["low", "high"], 20)
-    >>> TorchClassifier(lr=0.1).fit(X, y).predict([[-1.0], [1.0]])
+    >>> TorchClassifier().fit(X, y).predict([[-1.0], [1.0]])
     array(['low', 'high'], dtype='<U4')
     """
 
@@ -206,17 +214,12 @@ class TorchClassifier(ClassifierMixin, _TorchHead):
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Train; ``groups`` stay together when rows are held out for early stopping."""
         X, y = validate_data(self, X, y, dtype=[np.float32, np.float64])
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y has only one class, {self.classes_[0]!r}: at least two are needed."
-            )
+        self.classes_, codes = classes_of(y)
         weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
         if self.class_weight is not None:
             by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
             weight = weight * by_class[codes]
-        self._train(X, codes.astype(np.int64), weight, groups, y, len(self.classes_))
+        self._train(X, codes, weight, groups, y, len(self.classes_))
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
@@ -239,7 +242,7 @@ class TorchRegressor(RegressorMixin, _TorchHead):
     Examples
     --------
     >>> X = np.linspace(-1, 1, 40)[:, None]
-    >>> bool(TorchRegressor(lr=0.1).fit(X, 3 * X[:, 0]).score(X, 3 * X[:, 0]) > 0.9)
+    >>> bool(TorchRegressor().fit(X, 3 * X[:, 0]).score(X, 3 * X[:, 0]) > 0.9)
     True
     """
 

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from pipeline.heads.inner import class_loss, fit_weighted, inner_rows, number_loss, rows_of
+from pipeline.heads.inner import (
+    class_loss,
+    classes_of,
+    fit_weighted,
+    inner_rows,
+    number_loss,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -124,12 +130,7 @@ class TunedClassifier(ClassifierMixin, _Tuned):
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Choose the value, and fit on all rows; ``groups`` stay together in the folds."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        check_classification_targets(y)
-        self.classes_ = np.unique(y)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"y has only one class, {self.classes_[0]!r}: at least two are needed."
-            )
+        self.classes_, _ = classes_of(y)
         return self._fit(X, y, sample_weight, groups)
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
