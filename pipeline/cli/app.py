@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError, Parameter, convert
 
 from pipeline.cli.configuration import answer_from_file
 from pipeline.cli.manual import Manual
-from pipeline.cli.talk import say, start_talking
+from pipeline.cli.talk import say, talking
 from pipeline.cli.usage import explain
 from pipeline.errors import PipelineError
 from pipeline.version import __version__
@@ -96,10 +96,10 @@ for _place, (_name, (_module, _summary)) in enumerate(_COMMANDS.items()):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code."""
-    start_talking()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result = app(words)
+        with talking():
+            result = app(words)
         sys.stdout.flush()
     except CycloptsError as error:
         return _end(_USAGE, explain(error))

@@ -6,12 +6,15 @@ import io
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["printable", "say", "show_json", "show_line", "start_talking"]
+__all__ = ["printable", "say", "show_json", "show_line", "talking"]
 
 
-def start_talking() -> None:
+@contextmanager
+def talking() -> Iterator[None]:
     """Send the messages of all stages to standard error, as they come.
 
     A terminal that cannot show a letter of a name gets its escape, never an error.
@@ -19,13 +22,20 @@ def start_talking() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    log = logging.getLogger("pipeline")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Escaped("%(message)s"))
-    log.handlers = [handler]
+    log = logging.getLogger("pipeline")
+    before = log.level, log.propagate
+    log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are no news
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 class _Escaped(logging.Formatter):

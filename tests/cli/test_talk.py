@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -69,9 +70,14 @@ def test_the_traceback_is_there_for_those_who_ask(cli, monkeypatch, tmp_path):
         assert err.splitlines()[-1].startswith("pipeline: ")
 
 
-def test_the_machinery_of_libraries_does_not_talk(cli):
-    import logging
+def test_a_command_leaves_the_logging_of_a_program_as_it_was(cli, caplog):
+    log = logging.getLogger("pipeline")
+    before = log.handlers[:], log.level, log.propagate
+    cli("runn")
+    assert (log.handlers, log.level, log.propagate) == before
 
+
+def test_the_machinery_of_libraries_does_not_talk(cli):
     cli("--version")
     assert logging.getLogger("huggingface_hub").getEffectiveLevel() == logging.ERROR
 
