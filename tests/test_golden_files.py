@@ -1,14 +1,17 @@
 """Files of released formats open for ever, with ours and with any HDF5 reader."""
 
+import hashlib
 import json
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from pipeline.cache import EmbeddingStore
 from pipeline.digest import digest_bytes
+from pipeline.model import TransferModel
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "cache-v1.h5"
 WIDTHS = {"tiny/blocks.0": 4, "tiny/features": 6, "timm/test_vit/cls": 3}
@@ -74,3 +77,87 @@ def test_the_golden_cache_gives_all_it_says_about_its_rows():
         assert store.created == "2026-11-24T00:00:00+00:00"
         assert store.weights == {"timm/test_vit": "random"}
         assert store.damaged() == {}
+
+
+MODEL = GOLDEN.with_name("model-v1.safetensors")
+MODEL_IDS = ["bird/amsel.jpg", "cat/zoë.jpg", "cat/猫,1.jpg", "owl/😀.png"]
+COEF = (np.arange(15) % 4 - 1.5).reshape(5, 3)
+X = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+FUSED = (X - np.arange(5) / 4) * [1, 2, 0.5, 1, 4]
+
+
+def model_vectors() -> EmbeddingStore:
+    layers = {"tiny/blocks.0": X[:, :2], "tiny/features": X[:, 2:]}
+    return EmbeddingStore.from_arrays(
+        layers, [f"{row}" for row in range(20)], specs=TransferModel.load(MODEL).specs
+    )
+
+
+def test_the_golden_model_reads_with_safetensors_alone():
+    with safe_open(MODEL, "numpy") as file:
+        assert set(file.metadata()) == {"pipeline"}
+        said = json.loads(file.metadata()["pipeline"], parse_constant=pytest.fail)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert said["format_version"] == 1
+    assert said["layers"] == [["tiny/blocks.0", 2], ["tiny/features", 3]]
+    assert [name for name, _ in said["targets"]] == ["label", "größe/cm"]
+    assert [[step["own"] for step in steps] for _, steps in said["heads"]] == [
+        ["ConcatFusion", "LooRidgeClassifier"],
+        ["ConcatFusion", "LooRidgeRegressor"],
+    ]
+    assert said["specs"]["tiny"]["preprocess"]["image_size"] == [32, 48]
+    np.testing.assert_array_equal(tensors["heads/0/head/coef_"], COEF)
+    np.testing.assert_array_equal(
+        tensors["backbones/tiny/conv.weight"],
+        (np.arange(12, dtype=np.float32) / 8).reshape(2, 6),
+        strict=True,
+    )
+    assert tensors["backbones/tiny/bn.num_batches_tracked"].shape == ()
+    assert [row.tobytes() for row in tensors["split/digests"]] == [
+        digest_bytes(id.encode()) for id in MODEL_IDS
+    ]
+    ends = tensors["split/ids/ends"].tolist()
+    names = [
+        tensors["split/ids"].tobytes()[start:end].decode()
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]
+    assert names == MODEL_IDS
+    assert tensors["split/parts"].tolist() == [0, 2, 1, 0]
+
+
+def test_the_golden_model_has_its_digest():
+    content = bytearray(MODEL.read_bytes())
+    length = int.from_bytes(content[:8], "little")
+    start = 8 + length + json.loads(content[8 : 8 + length])["digest"]["data_offsets"][0]
+    stored = bytes(content[start : start + 16])
+    content[start : start + 16] = bytes(16)
+    assert hashlib.blake2b(content, digest_size=16).digest() == stored
+
+
+def test_the_golden_model_predicts():
+    model, store = TransferModel.load(MODEL), model_vectors()
+    scores = FUSED @ COEF + [0.25, -0.5, 0.0]
+    found, proba = model.predict(store), model.heads["label"].predict_proba(X)
+    assert found["label"].tolist() == [
+        ["amsel", "猫 cat", "owl"][place] for place in scores.argmax(axis=1)
+    ]
+    np.testing.assert_allclose(found["größe/cm"], FUSED @ (np.arange(5.0) / 2) + 40, rtol=1e-6)
+    powers = np.exp(2 * (scores - scores.max(axis=1, keepdims=True)))
+    np.testing.assert_allclose(proba, powers / powers.sum(axis=1, keepdims=True), atol=1e-5)
+
+
+def test_the_golden_model_gives_all_it_says(tmp_path):
+    model = TransferModel.load(MODEL)
+    assert model.layers == {"tiny/blocks.0": 2, "tiny/features": 3}
+    assert model.specs["tiny"].decoder == "pil"
+    assert list(model.split.ids) == MODEL_IDS
+    assert model.split.parts == ("train", "test", "val", "train")
+    assert (model.split.seed, model.split.groups, model.split.untested) == (
+        3, ("", "z", "m", ""), ("owl",),
+    )  # fmt: skip
+    results = model.results["label"]
+    assert results.figures["ece"] is None
+    assert results.fusions[0].score == {"accuracy": 0.5, "log_loss": 0.5, "log_loss_se": None}
+    assert model.results["größe/cm"].figures == {"r2": 0.5, "mae": 1.25}
+    assert model.heads["label"][-1].losses_ == [0.5, float("inf")]
+    assert set(model.states["tiny"]) == {"conv.weight", "bn.num_batches_tracked"}
