@@ -1,6 +1,12 @@
 """Stands here so that every test can import the helpers in this folder."""
 
-import pytest
+import os
+
+# Tests run side by side on few processors: libraries that would start a thread on each only
+# get in each other's way. Read by them when they are imported, so it is set before.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
