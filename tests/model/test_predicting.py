@@ -310,3 +310,8 @@ def test_a_precision_or_decoder_that_is_not_here_is_replaced_and_said(model, goo
     said = [record.getMessage() for record in caplog.records]
     assert "float16 is not available on cpu: float32 serves" in said
     assert "decoder newer is not available: torchcodec serves" in said
+
+
+def test_a_model_is_shown_in_a_few_lines(model):
+    assert "low" in repr(model)
+    assert "001.png" not in repr(model)
