@@ -44,8 +44,8 @@ class ModelValues:
     specs: dict[str, EmbeddingSpec]
     layers: dict[str, int]
     heads: dict[str, Any]
-    results: dict[str, TargetResults]
-    split: Split | None = None
+    results: dict[str, TargetResults] = field(repr=False)
+    split: Split | None = field(default=None, repr=False)
     weights: dict[str, str] = field(default_factory=dict)
-    states: dict[str, dict[str, NDArray[Any]]] = field(default_factory=dict)
+    states: dict[str, dict[str, NDArray[Any]]] = field(default_factory=dict, repr=False)
     given: dict[str, Backbone] = field(default_factory=dict, repr=False)
