@@ -26,7 +26,8 @@ from pipeline.config import EmbedOptions, TrainOptions
 
 DATA = Path("/usr/share/datasets/fashion-mnist")
 RESULTS = Path(__file__).parent / "results"
-NAMES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot")  # fmt: skip
+NAMES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+         "Boot")  # fmt: skip
 COMPARED = (("last", "ridge"), ("average", "ridge"), ("concat", "ridge"),
             ("last", "logistic"), ("concat", "logistic"))  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cache import CacheLock, EmbeddingStore
 from pipeline.config import EmbedOptions, TrainOptions, parse_target_kinds
 from pipeline.embedding import EmbeddingJob, Summary
-from pipeline.errors import CacheMismatchError, InputError
+from pipeline.errors import CacheMismatchError, InputError, UnknownNameError
+from pipeline.fusion import make_fuser
+from pipeline.heads import make_head
 from pipeline.model import TransferModel, heldout_table, write_table
 from pipeline.results import results_json
 from pipeline.run_folder import RunFolder
@@ -93,11 +96,12 @@ def run(
     """
     began = time.perf_counter()
     given = (embed_options or EmbedOptions(), train_options or TrainOptions())
-    _refuse_unlabelled(samples, given[1])
+    _refuse_labels(samples, given[1])
     folder = RunFolder(Path(out))
     folder.claim(*given, overwrite=overwrite)
     with CacheLock(folder.cache, wait=True):
         job = _prepared(samples, folder.cache, given[0], overwrite=overwrite)
+        _refuse_fusion(given[1].fusion, job.layers)
         folder.begin(*given)
         summary = job.execute(progress=progress)
     with EmbeddingStore.open(folder.cache) as store:
@@ -138,8 +142,8 @@ def _layers(options: EmbedOptions, store: EmbeddingStore) -> list[str]:
     return [name.strip() for name in str(options.layers).split(",")]
 
 
-def _refuse_unlabelled(samples: SampleSet, options: TrainOptions) -> None:
-    """Say what is wrong with the labels before anything is embedded."""
+def _refuse_labels(samples: SampleSet, options: TrainOptions) -> None:
+    """Say what is wrong with the labels, or with what shall learn them, before embedding."""
     if not samples.columns:
         raise InputError(
             "the images have no labels. Put them in one folder per class (photos/owl/1.jpg), or "
@@ -147,9 +151,21 @@ def _refuse_unlabelled(samples: SampleSet, options: TrainOptions) -> None:
         )
     names = [options.target] if options.target is not None else []
     besides = {name for name in (options.group, options.split_column) if name}
+    for kind, name in (("group", options.group), ("split column", options.split_column)):
+        if name is not None and name not in samples.columns:
+            raise UnknownNameError(kind, name, list(samples.columns))
     kinds = parse_target_kinds(options.target_kind)
     for target in samples.choose_targets(names, kinds, besides=besides).values():
         refuse_sameness(target)
+        if options.head != "auto":
+            weight = None if options.class_weight == "none" else options.class_weight
+            make_head(options.head, target.kind, class_weight=weight)
+
+
+def _refuse_fusion(fusion: str, layers: Mapping[str, int]) -> None:
+    """Refuse a fusion that does not exist, or that names a layer that will not be there."""
+    if fusion != "auto":
+        make_fuser(fusion, layer_slices={name: slice(0, n) for name, n in layers.items()})
 
 
 def _trained(store: EmbeddingStore, options: TrainOptions, layers: list[str]) -> TransferModel:

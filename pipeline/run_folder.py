@@ -21,7 +21,7 @@ GIVEN = "given"
 
 _OPTIONS = {"embed": EmbedOptions, "train": TrainOptions}
 
-_NO_MATTER = frozenset({"batch-size", "device", "on-bad-input", "prune"})
+_NO_MATTER = frozenset({"batch-size", "device", "no-forward-cache", "on-bad-input", "prune"})
 """Options that change no number: they may differ from one run to the next."""
 
 _Tables = dict[str, Any]

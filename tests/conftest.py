@@ -6,7 +6,7 @@ import os
 # get in each other's way. Read by them when they are imported, so it is set before.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)

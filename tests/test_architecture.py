@@ -120,7 +120,7 @@ def test_neighbours_enter_a_wing_by_its_door(path):
         parts = name.split(".")
         if parts[0] == "pipeline" and len(parts) > 2 and parts[1] != room_of(path):
             assert not (PACKAGE / parts[1]).is_dir(), (
-                f"{path.relative_to(PACKAGE)}:{line} imports {name}: import from pipeline.{parts[1]}"
+                f"{path.name}:{line} imports {name}: import from pipeline.{parts[1]}"
             )
 
 
@@ -163,9 +163,8 @@ def test_only_the_command_line_prints():
         assert not prints or room_of(path) == "cli", f"{path.name}:{prints[0].lineno} prints"
 
 
-@pytest.mark.parametrize("module", ["pipeline", "pipeline.training", "pipeline.samples",
-                                    "pipeline.cache", "pipeline.heads", "pipeline.model"])  # fmt: skip
-def test_light_modules_load_no_torch(module):
-    program = f"import {module}, sys; print('torch' in sys.modules, 'sklearn' in sys.modules)"
+@pytest.mark.parametrize("room", ["", ".training", ".samples", ".cache", ".heads", ".model"])
+def test_light_rooms_load_no_torch(room):
+    program = f"import pipeline{room}, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.split()[:1] == ["False"], done.stderr

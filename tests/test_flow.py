@@ -1,6 +1,7 @@
 """run(): the order of the stages, from Python."""
 
 import json
+import re
 from pathlib import Path
 
 import h5py
@@ -133,3 +134,20 @@ def test_a_configuration_survives_the_way_through_the_file(tmp_path):
                        'target is not given here and quote " \\ é there'):  # fmt: skip
         assert difference in str(refused.value)
     assert set(KINDS) == {"dawn", "noon", "night"}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (TrainOptions(head="rigde"), "unknown head 'rigde'. Did you mean 'ridge'?"),
+        (TrainOptions(fusion="conact"), "unknown fusion 'conact'. Did you mean 'concat'?"),
+        (TrainOptions(fusion="single:nowhere"), "unknown layer 'nowhere'"),
+        (TrainOptions(group="patiant"), "unknown group 'patiant'"),
+        (TrainOptions(split_column="nosuch"), "unknown split column 'nosuch'"),
+    ],
+)
+def test_a_wrong_name_is_said_before_anything_is_embedded(tmp_path, options, sentence):
+    with pytest.raises(UnknownNameError, match=re.escape(sentence)):
+        run(samples(), tmp_path / "out", EmbedOptions(), options)
+    assert not (tmp_path / "out" / "cache.h5").exists()
+    assert not (tmp_path / "out" / "config.toml").exists()

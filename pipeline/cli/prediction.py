@@ -60,6 +60,8 @@ def predict(
     table.write(out)
     for name, reason in table.failed.items():
         say(f"no prediction for {name}: {reason}")
+    unsure = f", {table.withheld} left empty: not sure enough" if table.withheld else ""
+    say(f"{table.answered} predictions, {len(table.failed)} inputs failed{unsure}")
     if json:
         show_json({"rows": len(samples), "failed": len(table.failed), "out": str(out)})
     else:

@@ -95,7 +95,7 @@ class EmbeddingJob:
         if not (self.options.prune or self.keep):
             lost = refuse_losses(self.samples, self.old, self.plan)
             if lost:
-                _log.info("%d rows are not in the source any more: dropped", lost)
+                _log.info("gone from the source, and from the cache: %d ids", lost)
 
     def outlook(self) -> str:
         """Say what is to be done, in a line: rows, layers and bytes."""

@@ -43,6 +43,17 @@ class PredictionTable:
     rows: list[list[str]]
     failed: Mapping[str, str]
 
+    @property
+    def answered(self) -> int:
+        """Rows with a prediction."""
+        place = self.header.index("prediction")
+        return sum(row[place] != "" for row in self.rows)
+
+    @property
+    def withheld(self) -> int:
+        """Rows of readable inputs whose prediction was not sure enough."""
+        return sum(row[0] not in self.failed for row in self.rows) - self.answered
+
     def write(self, path: Path) -> None:
         """Write the table as CSV, whole or not at all."""
         write_table(path, self.header, self.rows)

@@ -167,7 +167,11 @@ def _problem(
 
 def _say_split(labelled: Labelled, n_train: int, n_test: int) -> None:
     _log.info("training on %d rows, %d held out (seed %d)", n_train, n_test, labelled.split.seed)
-    if labelled.split.untested:
+    if n_test and labelled.split.untested:
         _log.info("too few rows to hold any out: %s", ", ".join(labelled.split.untested))
     if crossing := labelled.split.crossing:
-        _log.info("%d duplicates stand on both sides of the given split", crossing)
+        _log.info(
+            "%d held-out rows have a copy, or a row of their group, among the training rows: "
+            "the given split is kept as it is",
+            crossing,
+        )

@@ -196,7 +196,7 @@ def test_a_removed_file_is_dropped(photos, cache, caplog):
     with caplog.at_level(logging.INFO):
         assert count(run(photos, cache)) == 0
     assert ids_in(cache) == sorted(name_of(seed) for seed in range(12) if seed != 4)
-    assert "1 rows are not in the source any more: dropped" in caplog.messages
+    assert "gone from the source, and from the cache: 1 ids" in caplog.messages
 
 
 def test_dropping_more_than_a_tenth_is_refused_unless_pruned(photos, cache):

@@ -356,7 +356,7 @@ def test_copies_across_a_given_split_are_counted_and_said(caplog):
     )  # fmt: skip
     with caplog.at_level(logging.INFO):
         train(store, RIDGE)
-    assert "5 duplicates stand on both sides of the given split" in caplog.text
+    assert "5 held-out rows have a copy, or a row of their group" in caplog.text
 
 
 def test_two_trainings_are_the_same_and_another_seed_is_not():
