@@ -13,11 +13,13 @@ import pytest
 
 from pipeline.cache import EmbeddingStore
 from pipeline.cli import main
-from pipeline.cli.talk import printable
+from pipeline.cli.talk import printable, show_line
 
 
-def test_control_characters_are_escaped_and_lines_are_kept():
+def test_control_characters_are_escaped_and_lines_are_kept(capsys):
     assert printable("a\x1b[2Jb\u202ec\x07\nd\udce9") == "a\\x1b[2Jb\\u202ec\\x07\nd\\udce9"
+    show_line("one\ntwo")
+    assert capsys.readouterr().out == "one\\ntwo\n"
     assert printable("Käuze, 猫.png 🦉") == "Käuze, 猫.png 🦉"
 
 
@@ -35,8 +37,6 @@ def test_a_terminal_without_the_letters_gets_escapes(monkeypatch, finished):
     os.rename(finished / "cache.h5", target)
     assert main(["embed", str(finished / "none"), str(target)]) == 1
     assert main(["info", str(target)]) == 0
-    from pipeline.cli.talk import show_line
-
     show_line("🦉")
     narrow.flush()
     assert narrow.buffer.getvalue().endswith(b"\\U0001f989\n")

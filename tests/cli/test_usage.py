@@ -51,6 +51,7 @@ def test_a_wrong_command_line_is_explained(refused, line, sentence, tmp_path, mo
 
 OUT_OF_RANGE = [
     ("train c m --test-fraction 2", "test fraction is 2.0, but must be at least 0 and below 1"),
+    ("train c m --refit --test-fraction 0", "with test fraction 0 none are held out"),
     ("embed photos c --batch-size none", "batch size is 'none', but must be auto or a"),
     ("embed photos c --device gpu", "unknown device 'gpu'"),
     ("embed photos c --precision float8", "unknown precision 'float8'"),

@@ -114,7 +114,7 @@ def test_an_interlaced_png_decodes_to_its_values(decoder, size) -> None:
         ("TIFF", {"big_tiff": True}),
         ("MPO", {"save_all": True, "append_images": [picture(seed=3)]}),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else ",".join(value),
 )
 def test_every_other_format_decodes_as_pil_decodes_it(decoder, fmt, options) -> None:
     content = encoded(picture(), fmt, **options)
