@@ -128,6 +128,11 @@ class TrainOptions:
                 f"test fraction is {self.test_fraction}, but must be at least 0 and below 1. "
                 "0.2 holds a fifth of the rows out."
             )
+        if self.refit and self.test_fraction == 0:
+            raise OptionError(
+                "refit adds the held-out rows at the end, but with test fraction 0 none are held "
+                "out. Leave one of the two out."
+            )
 
 
 def parse_batch_size(batch_size: str | int) -> int | None:

@@ -8,8 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pipeline.cli.embedding import in_words, understood
-from pipeline.cli.talk import say, show_json, show_line
-from pipeline.cli.training import last_line, say_doubts
+from pipeline.cli.talk import say, show_json
+from pipeline.cli.training import say_doubts, show_figures
 from pipeline.config import EmbedOptions, TrainOptions
 
 __all__ = ["run"]
@@ -56,5 +56,5 @@ def run(
     for results in finished.model.results.values():
         say_doubts(results, train.seed)
     say(f"next: pipeline predict {finished.path} NEW")
-    show_line(last_line(finished.model.results, finished.path))
+    show_figures(finished.model.results, finished.path)
     return 0

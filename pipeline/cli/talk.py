@@ -65,8 +65,8 @@ def say(message: str) -> None:
 
 
 def show_line(line: str) -> None:
-    """Write a line of data."""
-    print(printable(line))
+    """Write a line of data; a name that holds a line break stays on it."""
+    print(printable(line).replace("\n", "\\n"))
 
 
 def show_json(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,7 @@ from pipeline.results import headline, interval, results_json
 if TYPE_CHECKING:
     from pipeline.results import TargetResults
 
-__all__ = ["last_line", "say_doubts", "train"]
+__all__ = ["say_doubts", "show_figures", "train"]
 
 
 def train(
@@ -53,14 +54,19 @@ def train(
     for results in trained.results.values():
         say_doubts(results, options.seed)
     say(f"next: pipeline predict {model} NEW")
-    show_line(last_line(trained.results, model))
+    show_figures(trained.results, model)
     return 0
+
+
+_CALLED = {"cv": "cross-validated", "loo": "leave-one-out"}
 
 
 def say_doubts(results: TargetResults, seed: int) -> None:
     """Say what the figure stands on: held-out rows, seed, majority class, 95 % interval."""
     if not results.n_test:
-        say("no rows were held out: the figure is cross-validated on the training rows")
+        called, _, value = _inner_figure(results)
+        what = "nothing could be measured" if value is None else f"the figure is {called}"
+        say(f"no rows were held out: {what}")
         return
     parts = [f"{results.n_test} held-out rows", f"seed {seed}"]
     accuracy, majority = results.figures.get("accuracy"), results.figures.get("majority")
@@ -70,15 +76,24 @@ def say_doubts(results: TargetResults, seed: int) -> None:
     say(", ".join(parts))
 
 
-def last_line(results: dict[str, TargetResults], path: Path) -> str:
-    """Give the lines that end ``run`` and ``train``: figure and path, the first target's last."""
-    several = len(results) > 1
-    lines = []
-    for name, found in results.items():
-        figure = headline(found.kind)
-        value, called = found.figures.get(figure), figure
-        if value is None and found.fusions:
-            value, called = found.fusions[0].score.get(figure), f"cross-validated {figure}"
-        shown = "nan" if value is None else f"{value:.3f}"
-        lines.append(f"{name + ' ' if several else ''}{called} {shown}  {path}")
-    return "\n".join(reversed(lines))
+def show_figures(results: dict[str, TargetResults], path: Path) -> None:
+    """Write the lines that end ``run`` and ``train``: the first target's is the last."""
+    for name, found in reversed(results.items()):
+        target = f"{name} " if len(results) > 1 else ""
+        show_line(f"{target}{_figure(found)}  {path}")
+
+
+def _figure(results: TargetResults) -> str:
+    """Give the held-out figure, else that of the inner comparison, called so, else nan."""
+    name = headline(results.kind)
+    value, called = results.figures.get(name), ""
+    if value is None:
+        called, name, value = _inner_figure(results)
+    return f"{name} nan" if value is None else f"{called} {name} {value:.3f}".lstrip()
+
+
+def _inner_figure(results: TargetResults) -> tuple[str, str, float | None]:
+    """Give how the winner was scored on the training rows, by which figure, and the figure."""
+    name, best = headline(results.kind), results.fusions[0]
+    name = name if name in best.score else next(iter(best.score), name)
+    return _CALLED[best.by], name, best.score.get(name)
