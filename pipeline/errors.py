@@ -58,7 +58,10 @@ def nearest(name: str, accepted: Iterable[str]) -> str | None:
     'resnet/features'
     """
     whole = {candidate.lower(): candidate for candidate in accepted}
-    names = {name.rpartition("/")[2]: candidate for name, candidate in whole.items()} | whole
+    names: dict[str, str] = {}
+    for full, candidate in whole.items():
+        names.setdefault(full.rpartition("/")[2], candidate)
+    names |= whole
     matches = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     return names[matches[0]] if matches else None
 

@@ -51,7 +51,7 @@ def small_backbone(seed: int = 0, name: str = "small", **options) -> Backbone:
 class EagerBackbone(Backbone):
     """Runs at once: making the CPU engine of a network takes seconds in a new process."""
 
-    def engine(self, layers="all", *, device="auto", precision="auto"):
+    def engine(self, layers="all", *, device="auto", precision="auto", forward_cache=True):
         return EagerEngine(self.network, [self.layers[tap] for tap in layers], "cpu", "float32")
 
 

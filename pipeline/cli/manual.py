@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,9 @@ class Manual:
         if panel.format == "command":
             entries = sorted(entries, key=lambda entry: entry.display_labels[0].startswith("-"))
             width = max(len(", ".join(entry.display_labels)) for entry in entries) + 2
-            blocks = [_row(entry, width, console.width) for entry in entries]
+            blocks = [_row(entry, width, _columns()) for entry in entries]
         else:
-            blocks = [_paragraph(entry, console.width) for entry in entries]
+            blocks = [_paragraph(entry, _columns()) for entry in entries]
         _print(console, "\n".join([f"{panel.title}:", *blocks, ""]))
 
     def render_usage(self, console: Console, options: ConsoleOptions, usage: Any) -> None:
@@ -39,7 +40,12 @@ class Manual:
     def render_description(self, console: Console, options: ConsoleOptions, text: Any) -> None:
         """Print what it does."""
         for paragraph in _plain(text).split("\n\n"):
-            _print(console, _filled(paragraph, console.width) + "\n")
+            _print(console, _filled(paragraph, _columns()) + "\n")
+
+
+def _columns() -> int:
+    """Width of the terminal; ``COLUMNS`` says it where there is none."""
+    return shutil.get_terminal_size().columns
 
 
 def _row(entry: HelpEntry, indent: int, width: int) -> str:

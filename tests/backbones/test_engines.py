@@ -208,7 +208,7 @@ numpy.save(sys.argv[1], engine.embed(pictures(2)))
 print(engine.name, resolve_precision("auto", "cpu"))
 """
     out = tmp_path / "vectors.npy"
-    here = {"PYTHONPATH": str(Path(__file__).parent)}
+    here = {"PYTHONPATH": str(Path(__file__).parent.parent)}
     done = subprocess.run(
         [sys.executable, "-c", program, str(out)],
         capture_output=True, text=True, check=True, env=os.environ | here,
