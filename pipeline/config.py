@@ -13,7 +13,7 @@ from typing import Literal
 from pipeline.errors import OptionError
 from pipeline.spec import Resize, StoreDtype
 
-__all__ = ["EmbedOptions", "OnBadInput", "TrainOptions", "parse_batch_size", "parse_target_kinds"]
+__all__ = ["EmbedOptions", "OnBadInput", "TrainOptions", "parse_count", "parse_target_kinds"]
 
 OnBadInput = Literal["skip", "fail"]
 
@@ -40,6 +40,8 @@ class EmbedOptions:
         [default: the cache's, else the network's own]
     batch_size
         Pictures in one forward pass: auto, or a number.
+    num_workers
+        Threads that read and decode: auto, or a number. auto is one a processor, at most 16.
     device
         auto, cpu, cuda, cuda:N or mps.
     precision
@@ -64,6 +66,7 @@ class EmbedOptions:
     image_size: int | None = None
     resize: Resize | None = None
     batch_size: str = "auto"
+    num_workers: str = "auto"
     device: str = "auto"
     precision: str | None = None
     store_dtype: StoreDtype | None = None
@@ -135,21 +138,19 @@ class TrainOptions:
             )
 
 
-def parse_batch_size(batch_size: str | int) -> int | None:
+def parse_count(what: str, value: str | int) -> int | None:
     """Read ``auto`` (None) or a positive whole number.
 
     Examples
     --------
-    >>> parse_batch_size("auto"), parse_batch_size("16")
+    >>> parse_count("batch size", "auto"), parse_count("batch size", "16")
     (None, 16)
     """
-    if batch_size == "auto":
+    if value == "auto":
         return None
-    if str(batch_size).isascii() and str(batch_size).isdigit() and int(batch_size) > 0:
-        return int(batch_size)
-    raise OptionError(
-        f"batch size is {batch_size!r}, but must be auto or a whole number above 0, like 16."
-    )
+    if str(value).isascii() and str(value).isdigit() and int(value) > 0:
+        return int(value)
+    raise OptionError(f"{what} is {value!r}, but must be auto or a whole number above 0, like 16.")
 
 
 def parse_target_kinds(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from pipeline.backbones import Backbone, Layer, load_backbone
-from pipeline.backbones.engines import EagerEngine
+from pipeline.backbones.engines.torch_engine import TorchEngine
 from pipeline.backbones.network import Network
 from pipeline.backbones.own import own_network
 from pipeline.inputs import prepare
@@ -51,8 +51,8 @@ def small_backbone(seed: int = 0, name: str = "small", **options) -> Backbone:
 class EagerBackbone(Backbone):
     """Runs at once: making the CPU engine of a network takes seconds in a new process."""
 
-    def engine(self, layers="all", *, device="auto", precision="auto", forward_cache=True):
-        return EagerEngine(self.network, [self.layers[tap] for tap in layers], "cpu", "float32")
+    def engine(self, layers="all", **_):
+        return TorchEngine(self.network, [self.layers[tap] for tap in layers], "cpu", "float32")
 
 
 def pixels(seed: int, height: int = 40, width: int = 52) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import EmbedOptions, TrainOptions, parse_batch_size, parse_target_kinds
+from pipeline.config import EmbedOptions, TrainOptions, parse_count, parse_target_kinds
 from pipeline.errors import OptionError
 from pipeline.fusion import FUSERS
 from pipeline.heads import HEADS
@@ -67,13 +67,13 @@ def test_a_picture_has_pixels(size):
 
 @given(st.integers(min_value=1))
 def test_batch_sizes_are_read(size):
-    assert parse_batch_size(size) == parse_batch_size(str(size)) == size
+    assert parse_count("batch size", size) == parse_count("batch size", str(size)) == size
 
 
 @given(st.text().filter(lambda text: text != "auto" and not re.fullmatch(r"\d*[1-9]\d*", text)))
 def test_what_is_no_batch_size_is_refused(text):
     with pytest.raises(OptionError, match="must be auto or a whole number above 0"):
-        parse_batch_size(text)
+        parse_count("batch size", text)
 
 
 @given(st.dictionaries(st.text(min_size=1), st.sampled_from(["class", "multilabel", "number"])))

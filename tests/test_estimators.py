@@ -21,7 +21,7 @@ from torch import nn
 
 from pipeline import LayerEmbedder, TransferClassifier, TransferModel, TransferRegressor
 from pipeline.backbones import Backbone, load_backbone
-from pipeline.backbones.engines import EagerEngine
+from pipeline.backbones.engines.torch_engine import TorchEngine
 from pipeline.backbones.own import own_network
 from pipeline.errors import BadInputError, InputError, OptionError, UnknownNameError
 from pipeline.fusion import ConcatFusion
@@ -56,7 +56,7 @@ class CountingBackbone(Backbone):
     """Runs in torch as it stands, so that every forward pass is counted."""
 
     def engine(self, layers="all", **_):
-        return EagerEngine(self.network, [self.layers[tap] for tap in layers], "cpu", "float32")
+        return TorchEngine(self.network, [self.layers[tap] for tap in layers], "cpu", "float32")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pipeline.backbones import load_backbone
-from pipeline.backbones.engines import EagerEngine
+from pipeline.backbones.engines.torch_engine import TorchEngine
 from pipeline.spec import Preprocessing
 
 SQUARE = Preprocessing(image_size=(32, 32), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -87,4 +87,4 @@ def cosines(ours, theirs):
 def eager(backbone, precision="float32", layers=None):
     """Torch's engine for a backbone, whatever serves on this machine."""
     chosen = [backbone.layers[name] for name in layers or backbone.layers]
-    return EagerEngine(backbone.network, chosen, "cpu", precision)
+    return TorchEngine(backbone.network, chosen, "cpu", precision)

@@ -2,11 +2,13 @@
 
 ======================  ==========================================================
 `catalog`               what is known of the bundled networks without loading them
-`loading`               from a name to a backbone or its spec
+`loading`               from a name to a backbone
+`survey`                from a name to its spec and layers, without building it
 `bundled`, `timm_models`, `torchvision_models`, `own`   the places networks come from
 `checkpoint`            weights from a local file
 `network`, `stages`     a module with its taps, and which modules to tap
-`graph`, `engines`      the one embedding graph, and what runs it on a device
+`graph`, `prepared`     the one embedding graph, and converted ones that are kept
+`engines`               what runs it on a device
 `backbone`              `Backbone` itself
 ======================  ==========================================================
 """
@@ -17,16 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.catalog import BACKBONES
 from pipeline.backbones.device import resolve_device, resolve_precision
-from pipeline.backbones.engines import Engine, EngineMemoryError, prepared_engine
+from pipeline.backbones.engines import Engine, EngineMemoryError, Pending, prepared_engine
 from pipeline.backbones.layer import Layer, choose_layers, full_name
-from pipeline.backbones.loading import (
-    Description,
-    describe,
-    list_backbones,
-    load_backbone,
-    survey,
-)
+from pipeline.backbones.loading import list_backbones, load_backbone
 from pipeline.backbones.prepared import PreparedGraph
+from pipeline.backbones.survey import Description, describe, forget, survey
 
 if TYPE_CHECKING:
     from pipeline.backbones.backbone import Backbone
@@ -38,9 +35,11 @@ __all__ = [
     "Engine",
     "EngineMemoryError",
     "Layer",
+    "Pending",
     "PreparedGraph",
     "choose_layers",
     "describe",
+    "forget",
     "full_name",
     "list_backbones",
     "load_backbone",

@@ -113,6 +113,7 @@ class Backbone:
         device: str = "auto",
         precision: str = "auto",
         forward_cache: bool = True,
+        n_images: int = 0,
     ) -> Engine:
         """Prepare the network for these layers on a device; made once, then kept.
 
@@ -124,6 +125,8 @@ class Backbone:
         precision : {"auto", "float32", "bfloat16", "float16"}
         forward_cache : bool
             Whether the prepared graph is looked for, and kept, in the user's cache folder.
+        n_images : int
+            How many pictures are to come: compiling pays for many.
         """
         names = choose_layers(self.layers, layers, self.name)
         device = resolve_device(device)
@@ -138,7 +141,12 @@ class Backbone:
             )
             found = None if prepared is None else prepared_engine(prepared, device)
             self._engines[key] = found or make_engine(
-                self.network, chosen, device=device, precision=resolved, prepared=prepared
+                self.network,
+                chosen,
+                device=device,
+                precision=resolved,
+                prepared=prepared,
+                n_images=n_images,
             )
         return self._engines[key]
 

@@ -1,19 +1,17 @@
-"""From a name to a backbone, and from a name to its spec without building it."""
+"""From a name to a backbone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.catalog import BACKBONES, FAMILIES, adapt
 from pipeline.backbones.checkpoint import fill
-from pipeline.backbones.device import resolve_device, resolve_precision
-from pipeline.backbones.layer import Layer
 from pipeline.backbones.weights import DEFAULT, MODULE, RANDOM
 from pipeline.errors import OptionError, UnknownNameError, nearest
-from pipeline.spec import EmbeddingSpec, Preprocessing, Resize, StoreDtype
+from pipeline.spec import Preprocessing, Resize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.backbones.backbone import Backbone
     from pipeline.backbones.network import Network
 
-__all__ = ["Description", "describe", "list_backbones", "load_backbone", "survey"]
+__all__ = ["list_backbones", "load_backbone"]
 
 
 def load_backbone(
@@ -131,76 +129,3 @@ def list_backbones() -> list[str]:
     for family, module in FAMILIES.items():
         found += [f"{family}/{model}" for model in import_module(module).names()]
     return found
-
-
-@dataclass(frozen=True)
-class Description:
-    """What is known of a backbone before it runs.
-
-    Parameters
-    ----------
-    spec : EmbeddingSpec
-    layers : mapping of str to Layer
-        Every tap, bottom to top.
-    weights : str
-        Where the weights come from.
-    """
-
-    spec: EmbeddingSpec
-    layers: Mapping[str, Layer]
-    weights: str = DEFAULT
-
-
-def survey(
-    name: str,
-    *,
-    weights: str = DEFAULT,
-    pooling: str = "auto",
-    image_size: int | None = None,
-    resize: Resize | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    decoder: str = "torchcodec",
-    store_dtype: StoreDtype = "float16",
-) -> Description:
-    """Describe a backbone; a bundled one with its own weights without importing torch."""
-    resolved = resolve_precision(precision, resolve_device(device))
-    numbers: dict[str, Any] = {
-        "precision": resolved,
-        "decoder": decoder,
-        "store_dtype": store_dtype,
-    }
-    if name not in BACKBONES or weights != DEFAULT:
-        loaded = load_backbone(
-            name, weights=weights, pooling=pooling, image_size=image_size, resize=resize
-        )
-        return Description(loaded.spec(**numbers), loaded.layers, loaded.network.weights)
-    entry = BACKBONES[name]
-    pooling, layers = entry.layers(pooling)
-    spec = EmbeddingSpec(
-        backbone=name,
-        weights_digest=entry.weights_digest,
-        preprocess=adapt(entry.preprocess, image_size, resize),
-        pooling=pooling,
-        **numbers,
-    )
-    return Description(spec, layers)
-
-
-def describe(name: str = "efficientnet_lite0", **options: Any) -> EmbeddingSpec:
-    """Give the spec of a backbone; for a bundled one without importing torch.
-
-    Parameters
-    ----------
-    name : str
-        As for `load_backbone`.
-    **options
-        ``weights``, ``pooling``, ``image_size``, ``resize``, ``device``, ``precision``,
-        ``decoder``, ``store_dtype``: each as in `embed`.
-
-    Examples
-    --------
-    >>> describe("efficientnet_lite0", precision="float32").preprocess.image_size
-    (224, 224)
-    """
-    return survey(name, **options).spec

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,11 @@ from pipeline.backbones.device import import_openvino
 from pipeline.digest import digest_bytes, digest_json
 from pipeline.spec import Preprocessing
 
-__all__ = ["PreparedGraph", "graph_folder", "read_graph", "written_graph"]
+__all__ = ["PreparedGraph", "graph_folder", "network_versions", "read_graph", "written_graph"]
 
 _log = logging.getLogger(__name__)
 
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 """Raised when `EmbeddingGraph` computes something else from the same network."""
 
 _FILES = ("graph.xml", "graph.bin")
@@ -42,6 +44,22 @@ def graph_folder() -> Path:
     from platformdirs import user_cache_path
 
     return user_cache_path("transfer-pipeline", appauthor=False) / "graphs"
+
+
+def network_versions() -> dict[str, str]:
+    """Versions of the libraries that networks come from."""
+    return {name: version(name) for name in ("timm", "torchvision")}
+
+
+@cache
+def processor_features() -> str:
+    """List what the processor can: the verdict on a graph holds for it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    lines = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
+    return " ".join(sorted(next(lines, platform.machine()).split()))
 
 
 def written_graph(model: Any) -> dict[str, bytes]:
@@ -82,46 +100,74 @@ class PreparedGraph:
     precision: str
 
     @property
-    def path(self) -> Path:
-        """Its folder; other versions of OpenVINO, of the networks or of ours have others."""
+    def shaped_by(self) -> dict[str, Any]:
+        """Everything that shapes it, as JSON: versions and the processor too."""
         openvino = import_openvino()
-        shaped_by = asdict(self) | {
+        return asdict(self) | {
             "engine": None if openvino is None else openvino.__version__,
-            "networks": [version(name) for name in ("timm", "torchvision")],
+            "networks": network_versions(),
+            "processor": processor_features(),
             "graph_version": GRAPH_VERSION,
         }
-        return graph_folder() / digest_json(shaped_by).hex()
+
+    @property
+    def path(self) -> Path:
+        """Its folder; another version of OpenVINO, say, has another."""
+        return graph_folder() / digest_json(self.shaped_by).hex()
 
     def read(self) -> Any | None:
         """Give the kept graph, or None when there is none that can be trusted."""
-        path = self.path
-        if import_openvino() is None or not path.is_dir():
+        facts = self._facts()
+        if facts is None or "refused" in facts:
             return None
         try:
-            facts = json.loads((path / _FACTS).read_text(encoding="utf-8"))
-            contents = {name: (path / name).read_bytes() for name in _FILES}
+            contents = {name: (self.path / name).read_bytes() for name in _FILES}
             if facts["files"] == _digests(contents):
                 return read_graph(contents)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        except (OSError, KeyError, RuntimeError):
             pass
-        _log.warning("the prepared graph %s is damaged: it is made anew", path)
-        shutil.rmtree(path, ignore_errors=True)
+        self._drop()
         return None
 
-    def keep(self, contents: Mapping[str, bytes], widths: Sequence[int]) -> None:
-        """Keep a graph; where the folder cannot be written, say so and go on."""
+    def refusal(self) -> str | None:
+        """Say why no graph was made of this network; None where nothing is known of it."""
+        facts = self._facts()
+        return None if facts is None else facts.get("refused")
+
+    def keep(self, contents: Mapping[str, bytes], agreements: Mapping[str, float]) -> None:
+        """Keep a graph, and the agreement of each layer with eager torch in float32."""
+        self._write(contents, {"files": _digests(contents), "agreement": dict(agreements)})
+
+    def refuse(self, reason: str) -> None:
+        """Keep why there is no graph, so that the next run need not try again."""
+        self._write({}, {"refused": reason})
+
+    def _facts(self) -> dict[str, Any] | None:
+        if import_openvino() is None or not self.path.is_dir():
+            return None
+        try:
+            facts: dict[str, Any] = json.loads((self.path / _FACTS).read_bytes())
+            own = json.loads(json.dumps(self.shaped_by))
+            if facts["shaped_by"] == own and ("files" in facts) != ("refused" in facts):
+                return facts
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        self._drop()
+        return None
+
+    def _drop(self) -> None:
+        _log.warning("the prepared graph %s is damaged: it is made anew", self.path)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _write(self, contents: Mapping[str, bytes], verdict: Mapping[str, Any]) -> None:
+        """Write a folder, whole or not at all; where that cannot be, say so and go on."""
         path = self.path
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             temporary.mkdir(parents=True)
             for name, content in contents.items():
                 (temporary / name).write_bytes(content)
-            facts = {
-                "files": _digests(contents),
-                "layers": dict(zip(self.layers, widths, strict=True)),
-                "weights_digest": self.weights_digest,
-                "precision": self.precision,
-            }
+            facts = {"shaped_by": self.shaped_by, **verdict}
             (temporary / _FACTS).write_text(json.dumps(facts, indent=2), encoding="utf-8")
             temporary.rename(path)
         except OSError as error:

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.backbones import resolve_device
 from pipeline.cache import EmbeddingStore, Failure, Part, PartFolder, digests_of, merge
-from pipeline.config import EmbedOptions, parse_batch_size
+from pipeline.config import EmbedOptions, parse_count
 from pipeline.embedding.labels import same_columns, stored_columns
 from pipeline.embedding.ledger import failures_among, nothing_usable
 from pipeline.embedding.plan import Plan, make_plan, mark_of, open_batches, refuse_losses
@@ -200,7 +200,7 @@ class EmbeddingJob:
         held = parts[0].settings if parts else {}
         asked = self.options.device
         device = resolve_device(held.get("device", asked) if asked == "auto" else asked)
-        size = parse_batch_size(self.options.batch_size) or held.get("batch_size")
+        size = parse_count("batch size", self.options.batch_size) or held.get("batch_size")
         return size or auto_batch_size(device), device
 
     def _todo(self, parts: Sequence[Part], batch_size: int) -> _Todo:
@@ -233,18 +233,19 @@ class EmbeddingJob:
         _log.info("%s", self.outlook())
         total = sum(len(batch) for batches, _ in todo for batch in batches)
         with self.clock.spent_on("start"):
-            work = [(batches, self._forwards(layers, device)) for batches, layers in todo]
+            work = [(batches, self._forwards(layers, device, total)) for batches, layers in todo]
         with Progress(total, "images", visible=progress) as shown:
             for batches, forwards in work:
                 for batch in write_parts(
                     self.samples, forwards, batches, folder,
                     settings={"batch_size": batch_size, "device": device},
                     known=self._known, clock=self.clock,
+                    num_workers=parse_count("number of workers", self.options.num_workers),
                 ):  # fmt: skip
                     self.computed += int(batch.filled.sum())
                     shown.advance(len(batch.rows))
 
-    def _forwards(self, layers: Mapping[str, int], device: str) -> list[Forward]:
+    def _forwards(self, layers: Mapping[str, int], device: str, n_images: int) -> list[Forward]:
         return [
             forward_of(
                 one.spec,
@@ -252,6 +253,7 @@ class EmbeddingJob:
                 one.load,
                 device=device,
                 forward_cache=one.named and not self.options.no_forward_cache,
+                n_images=n_images,
             )
             for one in self.wanted
             if (own := {name: n for name, n in one.layers.items() if name in layers})

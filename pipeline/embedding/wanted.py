@@ -161,7 +161,14 @@ def _described(
         "resize": options.resize or (held.preprocess.resize if held else None),
         "weights": _weights(item, options, old),
     }
-    described = survey(item, device=options.device, precision=precision, **shape, **numbers)
+    described = survey(
+        item,
+        device=options.device,
+        precision=precision,
+        forward_cache=not options.no_forward_cache,
+        **shape,
+        **numbers,
+    )
     return described, functools.cache(lambda: load_backbone(item, **shape))
 
 

@@ -21,9 +21,9 @@ class Clock:
     decode : float
         Reading, decoding and resizing, summed over the loading threads.
     forward : float
-        In the network.
+        Waiting for the network.
     write : float
-        Writing parts and merging them.
+        Writing parts, in a thread of its own, and merging them.
     wait : float
         Waiting for the loading threads.
     """

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.backbones import EngineMemoryError, PreparedGraph, prepared_engine
+from pipeline.backbones import EngineMemoryError, PreparedGraph, forget, prepared_engine
 from pipeline.errors import BackboneError
 from pipeline.spec import EmbeddingSpec, Preprocessing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pipeline.backbones import Backbone, Engine
+    from pipeline.backbones import Backbone, Engine, Pending
 
-__all__ = ["Forward", "forward_of"]
+__all__ = ["Forward", "Running", "forward_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,10 +50,10 @@ class Forward:
         """From picture to input."""
         return self.spec.preprocess
 
-    def run(
+    def begin(
         self, pictures: NDArray[np.uint8], ids: Sequence[str], filled: NDArray[np.bool_]
-    ) -> dict[str, NDArray[np.floating]]:
-        """Embed a batch and give each layer in the spec's store dtype.
+    ) -> Running:
+        """Start on a batch.
 
         Parameters
         ----------
@@ -61,13 +62,50 @@ class Forward:
             Names of the pictures, for errors.
         filled : bool array of shape (batch,)
             Which slots hold a picture; the values of the others are meaningless.
+        """
+        pending = None
+        if self.limit is None:
+            with suppress(EngineMemoryError):  # it is tried again in pieces
+                pending = self.engine.begin(pictures)
+        return Running(self, pictures, ids, filled, pending)
+
+    def embed_in_pieces(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the engine where memory has run out: in smaller batches, from then on.
+
+        Raises
+        ------
+        BackboneError
+            When there is none for a single picture.
+        """
+        size = self.limit or len(pictures) // 2
+        while size:
+            try:
+                starts = range(0, len(pictures), size)
+                pieces = [self.engine.embed(pictures[start : start + size]) for start in starts]
+                break
+            except EngineMemoryError:
+                size //= 2
+        else:
+            raise BackboneError(
+                "the device has no memory for even one picture. Take a smaller backbone or image "
+                "size, or another device."
+            )
+        if size != self.limit:
+            first = self.limit or len(pictures)
+            _log.warning("memory ran out at %d pictures: going on with %d", first, size)
+            self.limit = size
+        return np.concatenate(pieces)
+
+    def stored(
+        self, packed: NDArray[np.float32], ids: Sequence[str], filled: NDArray[np.bool_]
+    ) -> dict[str, NDArray[np.floating]]:
+        """Give each layer of packed vectors in the spec's store dtype.
 
         Raises
         ------
         BackboneError
             When a value is not finite or does not fit the store dtype.
         """
-        packed = self._embed(pictures)
         self._check(packed, ids, filled)
         stored, start = {}, 0
         for layer, width in self.layers.items():
@@ -76,26 +114,6 @@ class Forward:
                 stored[layer] = values.astype(self.spec.store_dtype)
             start += width
         return stored
-
-    def _embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the engine; where memory runs out, in smaller batches from then on."""
-        first = size = self.limit or len(pictures)
-        while True:
-            try:
-                starts = range(0, len(pictures), size)
-                pieces = [self.engine.embed(pictures[start : start + size]) for start in starts]
-                break
-            except EngineMemoryError as error:
-                if size == 1:
-                    raise BackboneError(
-                        "the device has no memory for even one picture. Take a smaller backbone "
-                        "or image size, or another device."
-                    ) from error
-                size //= 2
-        if size < first:
-            self.limit = size
-            _log.warning("memory ran out at %d pictures: going on with %d", first, size)
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _check(
         self, packed: NDArray[np.float32], ids: Sequence[str], filled: NDArray[np.bool_]
@@ -124,6 +142,33 @@ class Forward:
         return f"{found}: the network gives no finite number for this input. {way_out}"
 
 
+@dataclass(frozen=True, eq=False)
+class Running:
+    """A batch that a backbone is at work on; None pending where memory ran out at once."""
+
+    forward: Forward
+    pictures: NDArray[np.uint8]
+    ids: Sequence[str]
+    filled: NDArray[np.bool_]
+    pending: Pending | None
+
+    def result(self) -> dict[str, NDArray[np.floating]]:
+        """Wait for the batch, and give its layers; see `Forward.stored`."""
+        return self.forward.stored(self._packed(), self.ids, self.filled)
+
+    def abandon(self) -> None:
+        """Wait until the device is done with the pictures, whose memory it reads."""
+        if self.pending is not None:
+            with suppress(Exception):
+                self.pending.result()
+
+    def _packed(self) -> NDArray[np.float32]:
+        if self.pending is not None:
+            with suppress(EngineMemoryError):
+                return self.pending.result()
+        return self.forward.embed_in_pieces(self.pictures)
+
+
 def forward_of(
     spec: EmbeddingSpec,
     layers: Mapping[str, int],
@@ -131,6 +176,7 @@ def forward_of(
     *,
     device: str,
     forward_cache: bool = True,
+    n_images: int = 0,
 ) -> Forward:
     """Put a backbone to work; where its graph lies prepared, without building the network.
 
@@ -145,6 +191,13 @@ def forward_of(
         A resolved device.
     forward_cache : bool
         Whether the prepared graph is looked for, and kept.
+    n_images : int
+        How many pictures are to come: some engines are repaid by many.
+
+    Raises
+    ------
+    BackboneError
+        When the network that is built is not that of the spec.
     """
     taps = tuple(name.rpartition("/")[2] for name in layers)
     if forward_cache:
@@ -154,7 +207,19 @@ def forward_of(
         found = prepared_engine(prepared, device)
         if found is not None:
             return Forward(found, spec, layers)
-    engine = load().engine(
-        taps, device=device, precision=spec.precision, forward_cache=forward_cache
+    backbone = load()
+    if backbone.weights_digest != spec.weights_digest:
+        forget(spec.weights_digest)
+        raise BackboneError(
+            f"the weights of {spec.backbone} are no longer those that were described: digest "
+            f"{backbone.weights_digest} instead of {spec.weights_digest}. The description is "
+            "removed: give the same command again."
+        )
+    engine = backbone.engine(
+        taps,
+        device=device,
+        precision=spec.precision,
+        forward_cache=forward_cache,
+        n_images=n_images,
     )
     return Forward(engine, spec, layers)

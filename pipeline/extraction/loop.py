@@ -6,7 +6,9 @@ Everything that turns inputs into embeddings goes through it: `embed` by way of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
@@ -14,7 +16,7 @@ import numpy as np
 from pipeline.cache import INPUT, Failure
 from pipeline.errors import OptionError
 from pipeline.extraction.clock import Clock
-from pipeline.extraction.forward import Forward
+from pipeline.extraction.forward import Forward, Running
 from pipeline.inputs import Decoder, Loaded, load
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ def extract(
     known: Callable[[bytes], bool] | None = None,
     num_workers: int | None = None,
     clock: Clock | None = None,
-) -> Iterator[Extracted]:
+) -> Generator[Extracted, None, None]:
     """Embed planned batches of a sample set.
 
     Parameters
@@ -130,13 +132,60 @@ def extract(
         num_workers=num_workers,
         decoder=decoder,
     )
-    for loaded in loading:
-        clock.wait += loaded.waited
-        clock.decode += loaded.seconds
-        ids = tuple(samples.ids[row] for row in loaded.rows)
-        with clock.spent_on("forward"):
-            layers = _run(loaded, forwards, ids)
-        yield _extracted(loaded, ids, layers)
+    depth = min(forward.engine.depth for forward in forwards)
+    under_way: deque[_UnderWay] = deque()
+    try:
+        for loaded in loading:
+            clock.wait += loaded.waited
+            clock.decode += loaded.seconds
+            with clock.spent_on("forward"):
+                under_way.append(_begun(loaded, samples, forwards))
+                done = under_way.popleft().finish() if len(under_way) >= depth else None
+            if done is not None:
+                yield done
+        while under_way:
+            with clock.spent_on("forward"):
+                done = under_way.popleft().finish()
+            yield done
+    finally:
+        for batch in under_way:
+            batch.abandon()
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    """A batch that the backbones are at work on."""
+
+    loaded: Loaded
+    ids: tuple[str, ...]
+    running: Sequence[Running]
+    empty: Mapping[str, NDArray[np.floating]]
+
+    def finish(self) -> Extracted:
+        layers = dict(self.empty)
+        for running in self.running:
+            layers |= running.result()
+        return _extracted(self.loaded, self.ids, layers)
+
+    def abandon(self) -> None:
+        for running in self.running:
+            running.abandon()
+
+
+def _begun(loaded: Loaded, samples: SampleSet, forwards: Sequence[Forward]) -> _UnderWay:
+    ids = tuple(samples.ids[row] for row in loaded.rows)
+    filled = loaded.mask
+    if not filled.any():
+        empty = {
+            name: np.zeros((len(ids), width), forward.spec.store_dtype)
+            for forward in forwards
+            for name, width in forward.layers.items()
+        }
+        return _UnderWay(loaded, ids, (), empty)
+    running = [
+        forward.begin(loaded.images[forward.preprocess], ids, filled) for forward in forwards
+    ]
+    return _UnderWay(loaded, ids, running, {})
 
 
 def _one_decoder(forwards: Sequence[Forward]) -> Decoder:
@@ -147,20 +196,6 @@ def _one_decoder(forwards: Sequence[Forward]) -> Decoder:
             "picture serves them all. Embed them into caches of their own."
         )
     return cast("Decoder", decoders[0])
-
-
-def _run(
-    loaded: Loaded, forwards: Sequence[Forward], ids: tuple[str, ...]
-) -> dict[str, NDArray[np.floating]]:
-    filled = loaded.mask
-    layers: dict[str, NDArray[np.floating]] = {}
-    for forward in forwards:
-        if filled.any():
-            layers |= forward.run(loaded.images[forward.preprocess], ids, filled)
-        else:
-            dtype = forward.spec.store_dtype
-            layers |= {name: np.zeros((len(ids), n), dtype) for name, n in forward.layers.items()}
-    return layers
 
 
 def _extracted(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -54,30 +56,56 @@ def write_parts(
     pending: list[Extracted] = []
     began = time.monotonic()
 
-    def flush() -> None:
+    def write(batches: Sequence[Extracted]) -> None:
         with clock.spent_on("write"):
             folder.write(
-                _joined([batch.layers for batch in pending]),
-                first_row=int(pending[0].rows[0]),
-                ids=[name for batch in pending for name in batch.ids],
-                inputs=np.concatenate([batch.inputs for batch in pending]),
+                _joined([batch.layers for batch in batches]),
+                first_row=int(batches[0].rows[0]),
+                ids=[name for batch in batches for name in batch.ids],
+                inputs=np.concatenate([batch.inputs for batch in batches]),
                 specs=specs,
-                failed={n: reason for batch in pending for n, reason in batch.failed.items()},
-                copied=[name for batch in pending for name in batch.copied],
+                failed={n: reason for batch in batches for n, reason in batch.failed.items()},
+                copied=[name for batch in batches for name in batch.copied],
                 settings=settings,
             )
-        pending.clear()
 
-    for batch in extract(
+    extracting = extract(
         samples, forwards, batches, known=known, num_workers=num_workers, clock=clock
-    ):
-        pending.append(batch)
-        yield batch
-        if time.monotonic() - began >= _PART_SECONDS or _size(pending) >= _PART_BYTES:
-            flush()
-            began = time.monotonic()
-    if pending:
-        flush()
+    )
+    with _Writer(write) as writer, closing(extracting):
+        try:
+            for batch in extracting:
+                pending.append(batch)
+                yield batch
+                if time.monotonic() - began >= _PART_SECONDS or _size(pending) >= _PART_BYTES:
+                    writer.put(pending)
+                    pending, began = [], time.monotonic()
+        finally:  # what is finished is kept, also where an error or a Ctrl-C ends the loop
+            if pending:
+                writer.put(pending)
+
+
+class _Writer:
+    """Writes in a thread of its own, one part at a time; leaving waits for the last."""
+
+    def __init__(self, write: Callable[[Sequence[Extracted]], None]) -> None:
+        self._write = write
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="writing")
+        self._last: Future[None] | None = None
+
+    def put(self, batches: Sequence[Extracted]) -> None:
+        """Hand batches over, once the part before is written; its error is raised here."""
+        if self._last is not None:
+            self._last.result()
+        self._last = self._thread.submit(self._write, batches)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._thread.shutdown()
+        if self._last is not None and kind is None:
+            self._last.result()
 
 
 def _joined(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ their planned order, and an input that cannot be read keeps its slot, so rows ne
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import deque
@@ -29,7 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Loaded", "Slot", "auto_workers", "load"]
 
+_log = logging.getLogger(__name__)
+
 _MOST_WORKERS = 16
+_MOST_A_PROCESSOR = 4
+"""More threads than that only wait for each other, even where the disk is slow."""
+
 _BATCHES_AHEAD = 2
 _SLOTS_AHEAD = 4
 """A worker's share of what is under way, where batches are small."""
@@ -165,6 +171,15 @@ def load(
         raise OptionError(
             f"num_workers is {workers}, but must be 1 or more. Leave it out for auto."
         )
+    most = _MOST_A_PROCESSOR * _usable_cpus()
+    if workers > most:
+        _log.warning(
+            "%d loading threads are more than %d processors can use: %d serve",
+            workers,
+            _usable_cpus(),
+            most,
+        )
+        workers = most
     check_decoder(decoder)
     work = _Work(sources, tuple(preprocessings), known, decoder)
     return _in_order(work, batches, workers)

@@ -2,14 +2,19 @@
 
 import json
 import logging
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from pipeline.backbones import PreparedGraph, load_backbone, prepared_engine
+from pipeline.backbones.engines import make_engine
 from pipeline.backbones.prepared import graph_folder
+from pipeline.spec import Preprocessing
 
 TAPS = ("layer1", "features")
 
@@ -29,6 +34,13 @@ def place(backbone, taps=TAPS, precision="float32"):
     return PreparedGraph(
         backbone.weights_digest, backbone.preprocess, backbone.pooling, taps, precision
     )
+
+
+class Eigenvalues(nn.Module):
+    """OpenVINO has no such operation."""
+
+    def forward(self, pictures):
+        return torch.linalg.eigvalsh(pictures.mean(1) + pictures.mean(1).mT)
 
 
 def pictures(n=3):
@@ -82,22 +94,55 @@ def test_a_folder_that_cannot_be_made_is_said_and_nothing_else(tmp_path, monkeyp
 
 
 def test_a_module_of_ones_own_is_never_taken_from_the_folder(graphs):
-    from torch import nn
-
-    from pipeline.spec import Preprocessing
-
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     own = load_backbone(module, name="own", layers=["1"], preprocess=Preprocessing((32, 32)))
     own.engine(device="cpu", precision="float32")
     assert not graphs.exists()
 
 
-def test_the_facts_say_what_it_is(graphs, backbone):
+def test_the_facts_say_what_it_is_and_how_far_it_agrees_with_torch(graphs, backbone):
     backbone.engine(TAPS, device="cpu", precision="float32")
     (folder,) = graphs.iterdir()
     facts = json.loads((folder / "graph.json").read_text())
-    assert facts["layers"] == {"layer1": 32, "features": 96}
-    assert facts["weights_digest"] == backbone.weights_digest
+    assert facts["shaped_by"]["weights_digest"] == backbone.weights_digest
+    assert facts["shaped_by"]["layers"] == list(TAPS)
+    assert facts["shaped_by"]["processor"]
+    assert list(facts["agreement"]) == list(TAPS)
+    assert min(facts["agreement"].values()) > 0.99999
+
+
+def test_a_graph_that_stands_in_the_place_of_another_is_not_trusted(graphs, backbone, caplog):
+    backbone.engine(TAPS, device="cpu", precision="float32")
+    backbone.engine(("layer1",), device="cpu", precision="float32")
+    mine, other = place(backbone).path, place(backbone, ("layer1",)).path
+    shutil.rmtree(mine)
+    shutil.copytree(other, mine)
+    assert prepared_engine(place(backbone), "cpu") is None
+    assert "is damaged: it is made anew" in caplog.text
+
+
+def test_a_graph_of_another_processor_has_another_place(graphs, backbone, monkeypatch):
+    here = place(backbone).path
+    monkeypatch.setattr("pipeline.backbones.prepared.processor_features", lambda: "flags : sse")
+    assert place(backbone).path != here
+
+
+def test_that_a_network_cannot_be_converted_is_kept_too(graphs, caplog):
+    spec = {"layers": ["0"], "preprocess": Preprocessing((32, 32))}
+    network = load_backbone(nn.Sequential(Eigenvalues()), **spec).network
+    found = place(load_backbone(nn.Sequential(Eigenvalues()), **spec), ("0",))
+    layers = load_backbone(nn.Sequential(Eigenvalues()), **spec).layers.values()
+    for _ in range(2):
+        engine = make_engine(
+            network, list(layers), device="cpu", precision="float32", prepared=found
+        )
+        assert engine.name == "eager"
+    first, second = caplog.messages
+    assert first == second
+    assert "No conversion rule found for operations: aten::linalg_eigvalsh" in first
+    assert [path.name for path in found.path.iterdir()] == ["graph.json"]
+    assert prepared_engine(found, "cpu") is None
+    assert len(caplog.messages) == 2  # a verdict without a graph is not a damaged graph
 
 
 def test_a_kept_graph_runs_without_torch_and_timm(graphs, backbone):
