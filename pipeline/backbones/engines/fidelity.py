@@ -29,7 +29,8 @@ def agreement(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> float
     """Smallest agreement of two matrices, row by row.
 
     It is the cosine, but counts unequal length too: ``2 a b / (a a + b b)``, never above a
-    cosine that is positive, and 1 for equal rows. A row of ``theirs`` that is not finite says nothing.
+    cosine that is positive, and 1 for equal rows. A row of ``theirs`` that is not finite says
+    nothing.
 
     Examples
     --------
