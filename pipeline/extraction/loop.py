@@ -124,14 +124,15 @@ def extract(
     clock = clock or Clock()
     decoder = _one_decoder(forwards)
     preprocessings = list(dict.fromkeys(forward.preprocess for forward in forwards))
-    loading = load(
-        samples.sources,
-        batches,
-        preprocessings,
-        known=known,
-        num_workers=num_workers,
-        decoder=decoder,
-    )
+    with clock.spent_on("start"):  # the decoder may have to be imported
+        loading = load(
+            samples.sources,
+            batches,
+            preprocessings,
+            known=known,
+            num_workers=num_workers,
+            decoder=decoder,
+        )
     depth = min(forward.engine.depth for forward in forwards)
     under_way: deque[_UnderWay] = deque()
     try:
