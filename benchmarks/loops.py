@@ -16,6 +16,7 @@ import json
 import os
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -82,11 +83,19 @@ def forward(task: Task) -> Vectors:
     batches = task.batches(size)[: PREPARED // size]
     prepared = [loaded.images[preprocess] for loaded in load(task.photos, batches, [preprocess])]
 
-    def embed(batch: np.ndarray) -> np.ndarray:
-        return task.backbone.embed(batch, taps, device=task.device, precision=task.precision)
+    engine = task.backbone.engine(taps, device=task.device, precision=task.precision)
+    engine.embed(prepared[0])
 
-    embed(prepared[0])
-    return (task.split(embed(batch)) for batch in prepared)
+    def running() -> Vectors:
+        under_way = deque()
+        for batch in prepared:
+            under_way.append(engine.begin(batch))
+            if len(under_way) >= engine.depth:
+                yield task.split(under_way.popleft().result())
+        while under_way:
+            yield task.split(under_way.popleft().result())
+
+    return running()
 
 
 def prepare(task: Task) -> Vectors:
