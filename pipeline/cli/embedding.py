@@ -87,6 +87,7 @@ def in_words(summary: Any, where_failures: str) -> str:
             f"{new} embedded, {summary.reused} reused in {duration(spent['total'])} "
             f"({summary.images_per_second:.0f} images/s): start {spent['start']:.1f} s, "
             f"forward {spent['forward']:.1f} s, wait for decoding {spent['wait']:.1f} s, "
-            f"write {spent['write']:.1f} s; limited by {summary.limit}"
+            f"write {spent['write']:.1f} s; decoding took its threads {spent['decode']:.1f} s; "
+            f"limited by {summary.limit}"
         )
     return done + (f"; {summary.failed} failed: {where_failures}" if summary.failed else "")

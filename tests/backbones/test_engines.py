@@ -13,9 +13,9 @@ import torch
 from tiny_networks import SQUARE, ThreeBlocks, cosines, eager, pictures, random_backbone
 from torch import nn
 
-from pipeline.backbones import load_backbone
+from pipeline.backbones import EngineMemoryError, load_backbone
 from pipeline.backbones.device import native_bfloat16
-from pipeline.errors import InputError
+from pipeline.errors import BackboneError, InputError
 from pipeline.spec import Preprocessing
 
 
@@ -219,3 +219,69 @@ print(engine.name, resolve_precision("auto", "cpu"))
     )
     backbone = load_backbone(ThreeBlocks(), layers=["low", "high"], preprocess=SQUARE)
     assert cosines(np.load(out), backbone.embed(pictures(2))).min() > 0.999_999
+
+
+class Failing(ThreeBlocks):
+    """Raises what a device raises."""
+
+    error: Exception | None = None
+
+    def forward(self, pictures):
+        if self.error is not None:
+            raise self.error
+        return super().forward(pictures)
+
+
+def failing(error):
+    backbone = own(Failing(), ["low", "high"])
+    engine = eager(backbone)
+    engine._graph.module.error = error
+    return engine
+
+
+def test_a_device_that_vanishes_is_an_error_that_says_how_to_go_on():
+    engine = failing(torch.AcceleratorError("CUDA error: device-side assert triggered"))
+    with pytest.raises(BackboneError) as error:
+        engine.embed(pictures(2))
+    assert str(error.value) == (
+        "the device cpu stopped working: CUDA error: device-side assert triggered. What is "
+        "finished is kept: give the same command again, or --device cpu."
+    )
+
+
+def test_a_device_without_memory_is_told_apart_so_that_smaller_batches_are_tried():
+    with pytest.raises(EngineMemoryError, match="CUDA out of memory"):
+        failing(torch.OutOfMemoryError("CUDA out of memory")).embed(pictures(2))
+
+
+def test_a_processor_without_memory_is_told_apart_too():
+    program = """
+import resource, sys
+import numpy as np
+from tiny_networks import random_backbone
+from pipeline.backbones import EngineMemoryError
+engine = random_backbone("timm/test_resnet").engine(device="cpu", precision="float32")
+engine.embed(np.zeros((2, 160, 160, 3), np.uint8))
+pictures = np.zeros((600, 160, 160, 3), np.uint8)
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000, resource.RLIM_INFINITY))
+try:
+    engine.begin(pictures).result()
+except EngineMemoryError:
+    print("told apart")
+"""
+    here = {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, check=False, env=os.environ | here,
+    )  # fmt: skip
+    assert done.stdout.strip() == "told apart", done.stderr
+
+
+def test_several_batches_may_be_under_way_and_each_gives_its_own_vectors():
+    backbone = random_backbone("timm/test_resnet")
+    engine = backbone.engine(precision="float32")
+    batches = [pictures(3, backbone.preprocess.image_size, seed) for seed in range(8)]
+    running = [engine.begin(batch) for batch in batches]
+    for batch, one in reversed(list(zip(batches, running, strict=True))):
+        np.testing.assert_array_equal(one.result(), engine.embed(batch))

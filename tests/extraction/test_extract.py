@@ -24,7 +24,8 @@ from small_world import (
 from torch import nn
 
 from pipeline.backbones import EngineMemoryError, load_backbone
-from pipeline.errors import BackboneError, OptionError
+from pipeline.cache import PartFolder
+from pipeline.errors import BackboneError, CacheError, OptionError
 from pipeline.extraction import (
     Clock,
     Forward,
@@ -32,6 +33,7 @@ from pipeline.extraction import (
     extract,
     forward_of,
     plan_batches,
+    write_parts,
 )
 from pipeline.inputs import read
 from pipeline.samples import SampleSet
@@ -320,3 +322,42 @@ def test_the_clock_adds_up(tmp_path):
 )
 def test_the_limit_is_what_took_most_of_the_time(shares, limit):
     assert Clock(**shares).limit() == limit
+
+
+class Stopping:
+    """An engine that is interrupted at its n-th batch, as by Ctrl-C."""
+
+    name = "stopping"
+    depth = 1
+
+    def __init__(self, engine, batches: int) -> None:
+        self.engine, self.left = engine, batches
+
+    def begin(self, pictures):
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return self.engine.begin(pictures)
+
+
+def test_an_interrupt_keeps_every_batch_that_is_finished(tmp_path):
+    samples = SampleSet.from_arrays(np.stack([pixels(seed) for seed in range(20)]))
+    plain = forward()
+    stopping = replace(plain, engine=Stopping(plain.engine, 3))
+    folder = PartFolder(tmp_path / "cache.h5")
+    batches = plan_batches(range(20), 4)
+    with pytest.raises(KeyboardInterrupt):
+        list(write_parts(samples, [stopping], batches, folder, settings={}))
+    (part,) = folder.read([plain.spec]).sound
+    assert part.ids == samples.ids[:12]
+    expected = matrix(extracted(samples, [plain]))[:12]
+    assert np.array_equal(part.vectors["small/high"], expected)
+
+
+def test_an_error_of_the_writing_thread_ends_the_loop(tmp_path):
+    samples = SampleSet.from_arrays(np.stack([pixels(seed) for seed in range(20)]))
+    (tmp_path / "cache.h5.parts").write_text("a file stands where the parts shall go")
+    folder = PartFolder(tmp_path / "cache.h5")
+    batches = plan_batches(range(20), 4)
+    with pytest.raises((CacheError, OSError)):
+        list(write_parts(samples, [forward()], batches, folder, settings={}))

@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -259,3 +260,15 @@ def test_the_door_loads_neither_torch_nor_a_decoder_package() -> None:
     program = "import sys, pipeline.inputs; print({'torch', 'torchcodec'} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert answer.stdout.decode().strip() == "set()"
+
+
+def test_more_threads_than_the_processors_can_use_are_cut_down_and_that_is_said(folder, caplog):
+    before = len(loading_threads())
+    batches = load(paths(folder), [range(12)], [SMALL], num_workers=100_000)
+    assert next(batches).rows.tolist() == list(range(12))
+    processors = len(os.sched_getaffinity(0))
+    assert caplog.messages == [
+        f"100000 loading threads are more than {processors} processors can use: "
+        f"{4 * processors} serve"
+    ]
+    assert len(loading_threads()) - before <= 4 * processors
