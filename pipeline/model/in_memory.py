@@ -74,7 +74,12 @@ def embed_in_memory(
     device = resolve_device(device)
     forwards = [
         forward_of(
-            spec, own, partial(load, name), device=device, forward_cache=name not in own_modules
+            spec,
+            own,
+            partial(load, name),
+            device=device,
+            forward_cache=name not in own_modules,
+            n_images=len(samples),
         )
         for name, spec in specs.items()
         if (own := {layer: width for layer, width in layers.items() if _owner(layer) == name})
