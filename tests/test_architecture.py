@@ -17,7 +17,7 @@ FLOORS: list[tuple[str, list[str]]] = [
     ("assemblies", ["backbones", "heads"]),
     ("extraction", ["extraction"]),
     ("model", ["model"]),
-    ("stages", ["embedding", "training"]),
+    ("stages", ["embedding", "training", "verification"]),
     ("the order", ["run_folder", "flow"]),
     ("doors", ["__init__", "__main__", "cli", "estimators"]),
 ]
@@ -25,6 +25,7 @@ FLOORS: list[tuple[str, list[str]]] = [
 
 SAME_FLOOR: set[tuple[str, str]] = {
     ("config", "spec"),
+    ("verification", "embedding"),
     ("flow", "run_folder"),
     ("__init__", "estimators"),
     ("__main__", "cli"),

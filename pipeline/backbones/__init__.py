@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.catalog import BACKBONES
 from pipeline.backbones.device import resolve_device, resolve_precision
-from pipeline.backbones.engines import Engine, EngineMemoryError, Pending, prepared_engine
+from pipeline.backbones.engines import (
+    Engine,
+    EngineMemoryError,
+    Pending,
+    agreement,
+    prepared_engine,
+)
 from pipeline.backbones.layer import Layer, choose_layers, full_name
 from pipeline.backbones.loading import list_backbones, load_backbone
 from pipeline.backbones.prepared import PreparedGraph
@@ -37,6 +43,7 @@ __all__ = [
     "Layer",
     "Pending",
     "PreparedGraph",
+    "agreement",
     "choose_layers",
     "describe",
     "forget",

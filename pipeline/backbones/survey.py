@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -163,13 +163,24 @@ class _Place:
         return None
 
     def keep(self, found: Description) -> None:
-        """Keep a description; where the folder cannot be written, the graph says so."""
+        """Keep a description; where the folder cannot be written, the graph says so.
+
+        It is looked for by what a user asks, and by what became of that: a cache answers
+        with the latter for every option that is not given again.
+        """
         facts = {
             "spec": found.spec.to_json(),
             "layers": [asdict(layer) for layer in found.layers.values()],
         }
         kept = {"facts": facts, "digest": digest_json(facts).hex()}
+        height, width = found.spec.preprocess.image_size
+        became = {
+            "pooling": found.spec.pooling,
+            "image_size": height if height == width else None,
+            "resize": found.spec.preprocess.resize,
+        }
         with suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with write_durably(self.path) as temporary:
-                temporary.write_text(json.dumps(kept, indent=2), encoding="utf-8")
+            for path in {self.path, replace(self, shape=became).path}:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with write_durably(path) as temporary:
+                    temporary.write_text(json.dumps(kept, indent=2), encoding="utf-8")

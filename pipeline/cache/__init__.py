@@ -16,6 +16,7 @@
     disk.py      durable writing, with its failures in our words
 """
 
+from pipeline.cache.blocks import BLOCK_ROWS
 from pipeline.cache.contents import (
     FORMAT_VERSION,
     INPUT,
@@ -32,6 +33,7 @@ from pipeline.cache.store import EmbeddingStore
 from pipeline.cache.writing import write_cache
 
 __all__ = [
+    "BLOCK_ROWS",
     "FORMAT_VERSION",
     "INPUT",
     "CacheLock",

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, get_args
 
 from cyclopts import App, CycloptsError, Parameter, convert
@@ -71,6 +74,7 @@ _COMMANDS = {
     "evaluate": ("prediction", "Measure a model on labelled inputs (others call it val)."),
     "backbones": ("showing", "List the backbones."),
     "info": ("showing", "Say what a cache or a model file holds."),
+    "verify": ("verifying", "Check every byte of a cache or of a model file."),
 }
 """Module and description: known before the module, and what it needs, is imported."""
 
@@ -81,6 +85,7 @@ _CALLED_ELSEWHERE = {
     "evaluate": ["val", "validate", "test", "score"],
     "backbones": ["models"],
     "info": ["show"],
+    "verify": ["check", "fsck", "repair"],
 }
 """What other programs call our commands: suggested, never accepted."""
 
@@ -98,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with talking():
+        with talking(), _stopped_like_by_hand():
             result = app(words)
         sys.stdout.flush()
     except CycloptsError as error:
@@ -115,6 +120,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _end(_BUG, _bug(error))
     return result if isinstance(result, int) else _DONE
+
+
+@contextmanager
+def _stopped_like_by_hand() -> Iterator[None]:
+    """Take SIGTERM, which a batch system sends, for Ctrl-C: what is finished is kept."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(code: int, message: str) -> int:

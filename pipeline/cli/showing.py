@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from pipeline.cli.apart import read_apart
 from pipeline.cli.talk import show_json, show_line
 from pipeline.errors import InputError, nearest
 from pipeline.results import headline
@@ -23,12 +24,10 @@ def info(file: Path, /, *, json: bool = False) -> int:
     json
         Print one JSON object on standard output.
     """
-    from pipeline.cache import is_cache
-
     if not file.is_file():
         missing = "is a folder" if file.is_dir() else "does not exist"
         raise InputError(f"{file} {missing}. Give a cache or a model file.")
-    found = _cache_info(file) if is_cache(file) else _model_info(file)
+    found = read_apart(_info, file)
     if json:
         show_json(found)
     else:
@@ -67,6 +66,12 @@ def backbones(pattern: str = "", /) -> int:
     for name in found:
         show_line(name)
     return 0
+
+
+def _info(file: Path) -> dict[str, Any]:
+    from pipeline.cache import is_cache
+
+    return _cache_info(file) if is_cache(file) else _model_info(file)
 
 
 def _cache_info(file: Path) -> dict[str, Any]:

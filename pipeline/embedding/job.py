@@ -51,6 +51,8 @@ class EmbeddingJob:
     ----------
     samples, cache, options, backbones, keep
         As for `embed`.
+    distrust : bool
+        Look for damaged rows also where nothing else is to be done.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class EmbeddingJob:
         backbones: str | Backbone | Sequence[str | Backbone] | None = None,
         *,
         keep: bool = False,
+        distrust: bool = False,
     ) -> None:
+        self.distrust = distrust
         self.samples, self.cache, self.options, self.keep = samples, cache, options, keep
         self.backbones = backbones if backbones is not None else options.backbone
         self.clock = Clock()
@@ -89,7 +93,7 @@ class EmbeddingJob:
         self.plan = self._planned()
         if self.old is None:
             return
-        if self._merge_is_due and (damaged := self._damaged_rows(self.old)):
+        if (self.distrust or self._merge_is_due) and (damaged := self._damaged_rows(self.old)):
             self.damaged = damaged
             self.plan = self._planned()
         if not (self.options.prune or self.keep):

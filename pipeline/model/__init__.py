@@ -14,8 +14,8 @@
 """
 
 from pipeline.model.file import read_model_file
-from pipeline.model.in_memory import Embedded
-from pipeline.model.networks import travelling_states
+from pipeline.model.in_memory import Embedded, embed_in_memory
+from pipeline.model.networks import rebuilt, travelling_states
 from pipeline.model.predictions import heldout_table, predictions_table, write_table
 from pipeline.model.transfer_model import TransferModel, as_samples, spread
 
@@ -23,9 +23,11 @@ __all__ = [
     "Embedded",
     "TransferModel",
     "as_samples",
+    "embed_in_memory",
     "heldout_table",
     "predictions_table",
     "read_model_file",
+    "rebuilt",
     "spread",
     "travelling_states",
     "write_table",

@@ -26,7 +26,7 @@ def described(**options):
 
 def test_a_description_that_was_kept_says_the_same(graphs):
     first = described()
-    (path,) = graphs.iterdir()
+    path = next(graphs.iterdir())
     assert described() == first
     built = load_backbone(NAME, weights=None)
     assert first.spec == built.spec()
@@ -61,14 +61,15 @@ def test_what_it_follows_from_decides_its_place(graphs, tmp_path, other):
         other = {"weights": str(tmp_path / "w.pt")}
     first, second = described(), described(**other)
     assert first.spec != second.spec
-    assert len(list(graphs.iterdir())) == 2
+    assert described(**other) == second
+    assert described() == first
 
 
 def test_what_the_file_and_the_machine_decide_is_asked_each_time(graphs):
     described()
     assert described(store_dtype="float32").spec.store_dtype == "float32"
     assert described(precision="bfloat16").spec.precision == "bfloat16"
-    assert len(list(graphs.iterdir())) == 1
+    assert len(list(graphs.iterdir())) == 2  # by what was asked, and by what became of it
 
 
 def test_another_file_under_the_same_name_is_another_network(graphs, tmp_path):
@@ -84,17 +85,28 @@ def test_another_file_under_the_same_name_is_another_network(graphs, tmp_path):
 @pytest.mark.parametrize("damage", ["{", "[]", '{"facts": {}, "digest": "00"}'])
 def test_a_damaged_description_is_made_anew(graphs, damage, caplog):
     first = described()
-    (path,) = graphs.iterdir()
-    path.write_text(damage)
+    for path in graphs.iterdir():
+        path.write_text(damage)
     assert described() == first
-    assert caplog.messages == [f"the description {path} is damaged: it is made anew"]
-    assert json.loads(path.read_text())["facts"]["spec"]["backbone"] == NAME
+    (message,) = caplog.messages
+    assert message.endswith(".json is damaged: it is made anew")
+    for path in graphs.iterdir():
+        assert json.loads(path.read_text())["facts"]["spec"]["backbone"] == NAME
+
+
+def test_what_became_of_the_options_finds_the_description_too(graphs):
+    first = described()
+    preprocess = first.spec.preprocess
+    shape = {"pooling": first.spec.pooling, "resize": preprocess.resize}
+    before = sorted(graphs.iterdir())
+    assert described(image_size=preprocess.image_size[0], **shape) == first
+    assert sorted(graphs.iterdir()) == before
 
 
 def test_a_changed_value_is_damage(graphs, caplog):
     first = described()
-    (path,) = graphs.iterdir()
-    path.write_text(path.read_text().replace(first.spec.weights_digest, "0" * 32))
+    for path in graphs.iterdir():
+        path.write_text(path.read_text().replace(first.spec.weights_digest, "0" * 32))
     assert described() == first
     assert "is damaged: it is made anew" in caplog.text
 

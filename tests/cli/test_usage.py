@@ -6,7 +6,7 @@ WRONG = [
     ("runn photos", "unknown command \"runn\". Did you mean \"run\"?"),
     ("val m photos", "Did you mean \"evaluate\"?"),
     ("fit c m", "Did you mean \"train\"?"),
-    ("photos", "Available commands: run, embed, train, predict, evaluate, backbones, info."),
+    ("photos", "Available commands: run, embed, train, predict, evaluate, backbones, info, ver"),
     ("run", "`pipeline run` needs SOURCE: A folder with one subfolder per class"),
     ("run photos", "`pipeline run` needs --out: The folder to write into."),
     ("run photos out", "`pipeline run` needs --out"),

@@ -1,4 +1,4 @@
-"""How a run starts: what was prepared is read, what is not needed is not imported, nobody is asked."""
+"""How a run starts: what was prepared is read, what is not needed is not imported."""
 
 import json
 import os
@@ -37,9 +37,9 @@ def world(tmp_path):
 
 def embed(world, cache, *flags):
     """Give the JSON of the command, its talk, and the heavy packages that it imported."""
-    command = ["embed", "photos", cache, "--backbone", "timm/test_resnet", "--weights", "weights.pt"]
+    network = ["--backbone", "timm/test_resnet", "--weights", "weights.pt"]
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *command, "--json", *flags],
+        [sys.executable, "-c", PROGRAM, "embed", "photos", cache, *network, "--json", *flags],
         capture_output=True, text=True, cwd=world, check=False,
         env=os.environ | {"PIPELINE_CACHE_DIR": str(world / "kept")},
     )  # fmt: skip
@@ -68,7 +68,7 @@ def test_without_the_forward_cache_all_is_made_anew_and_nothing_is_kept(world):
 
 def test_weights_that_change_under_their_description_are_noticed(world):
     embed(world, "a.h5")
-    (description,) = (world / "kept" / "graphs").glob("*.json")
+    descriptions = set((world / "kept" / "graphs").glob("*.json"))
     network = timm.create_model("test_resnet", num_classes=0)
     for parameter in network.parameters():
         parameter.data += 0.01
@@ -76,5 +76,4 @@ def test_weights_that_change_under_their_description_are_noticed(world):
     other, _, heavy = embed(world, "b.h5")
     assert "timm" in heavy  # another file is another network, and is described anew
     assert other["rows"] == 4
-    assert len(list((world / "kept" / "graphs").glob("*.json"))) == 2
-    assert description.exists()
+    assert descriptions < set((world / "kept" / "graphs").glob("*.json"))

@@ -12,5 +12,13 @@
 
 from pipeline.backbones.engines.choice import make_engine, prepared_engine
 from pipeline.backbones.engines.engine import Engine, EngineMemoryError, Pending
+from pipeline.backbones.engines.fidelity import agreement
 
-__all__ = ["Engine", "EngineMemoryError", "Pending", "make_engine", "prepared_engine"]
+__all__ = [
+    "Engine",
+    "EngineMemoryError",
+    "Pending",
+    "agreement",
+    "make_engine",
+    "prepared_engine",
+]
