@@ -351,7 +351,7 @@ def test_an_interrupt_keeps_every_batch_that_is_finished(tmp_path):
     (part,) = folder.read([plain.spec]).sound
     assert part.ids == samples.ids[:12]
     expected = matrix(extracted(samples, [plain]))[:12]
-    assert np.array_equal(part.vectors["small/high"], expected)
+    assert np.array_equal(part.vectors()["small/high"], expected)
 
 
 def test_an_error_of_the_writing_thread_ends_the_loop(tmp_path):
