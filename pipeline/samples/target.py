@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError, UnknownNameError
+from pipeline.samples.cell import DECIMAL
 from pipeline.samples.column import Column, clean_column, stored_column
 
 __all__ = ["Kind", "Target", "decide_kind"]
@@ -24,7 +25,6 @@ _MOST_INTEGER_CLASSES = 20
 _NAMED_CELLS = 5
 # A leading zero makes a code (007), not a number.
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*|(?=\.\d))(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
-_PARSABLE = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
@@ -262,7 +262,7 @@ def _numbers(cells: Column, rows: _Rows) -> NDArray[np.float64]:
 def _is_number(cell: Any) -> bool:
     if isinstance(cell, str):
         text = cell.strip()
-        return bool(_PARSABLE.fullmatch(text) or _NOT_FINITE.fullmatch(text))
+        return bool(DECIMAL.fullmatch(text) or _NOT_FINITE.fullmatch(text))
     return not isinstance(cell, tuple)
 
 
