@@ -268,7 +268,7 @@ class OddTable(Odd):
 
 BOTH = {"1.png": "owl", "2.png": "elk"}
 TWICE = "a file that stands in two rows"
-OUTSIDE = "an absolute path or `..` that leads out of the folder of a table or list"
+OUTSIDE = "an absolute path, `..` or a link that leads out of the folder of a table or list"
 NO_ROWS = "an empty table, or one without rows"
 
 TABLES = [

@@ -37,15 +37,7 @@ def world(tmp_path):
 
 def embed(world, cache, *flags):
     """Give the JSON of the command, its talk, and the heavy packages that it imported."""
-    command = [
-        "embed",
-        "photos",
-        cache,
-        "--backbone",
-        "timm/test_resnet",
-        "--weights",
-        "weights.pt",
-    ]
+    command = ["embed", "photos", cache, "--backbone", "timm/test_resnet", "--weights", "weights.pt"]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *command, "--json", *flags],
         capture_output=True, text=True, cwd=world, check=False,
