@@ -83,7 +83,7 @@ def test_a_name_that_a_spreadsheet_would_compute_is_text(predicted, album, tmp_p
     (tmp_path / "photos").mkdir()
     for name in ("=1+1.png", "@x.png", "-1.png", "a=b.png"):
         shutil.copy(album / "dawn" / "1.png", tmp_path / "photos" / name)
-    (header, *rows), _ = predicted(tmp_path / "photos")
+    (_, *rows), _ = predicted(tmp_path / "photos")
     assert sorted(row[0] for row in rows) == ["'-1.png", "'=1+1.png", "'@x.png", "a=b.png"]
 
 
