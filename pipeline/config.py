@@ -54,6 +54,8 @@ class EmbedOptions:
         [default: the cache's, else those that the name stands for]
     no_forward_cache
         Neither look for the prepared network in the user's cache folder, nor keep it there.
+    max_pixels
+        Larger pictures are refused, before any memory is asked for. [default: 178,956,970]
     on_bad_input
         skip lists unreadable files and goes on; fail names them all and stops.
     prune
@@ -72,6 +74,7 @@ class EmbedOptions:
     store_dtype: StoreDtype | None = None
     weights: Path | None = None
     no_forward_cache: bool = False
+    max_pixels: int | None = None
     on_bad_input: OnBadInput = "skip"
     prune: bool = False
 
@@ -80,6 +83,11 @@ class EmbedOptions:
             raise OptionError(
                 f"image size is {self.image_size}, but must be at least 1 pixel. "
                 "224 is what most networks were trained with."
+            )
+        if self.max_pixels is not None and self.max_pixels < 1:
+            raise OptionError(
+                f"max pixels is {self.max_pixels}, but must be at least 1. A photo of 6,000 x "
+                "4,000 has 24,000,000."
             )
 
 

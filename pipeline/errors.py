@@ -81,6 +81,11 @@ def reason_of(error: BaseException) -> str:
 class PipelineError(Exception):
     """Base of all errors that a user can cause and mend."""
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The message line by line; a line break in it that is none of ours is left in."""
+        return (str(self),)
+
 
 class InputError(PipelineError, ValueError):
     """A source, a table or a label that we cannot work with."""
@@ -216,15 +221,20 @@ class BadInputError(PipelineError):
         super().__init__(tuple(failures))
         self.failures = tuple(failures)
 
-    def __str__(self) -> str:
-        named = "\n".join(f"  {name}: {reason}" for name, reason in self.failures[:_SCREENFUL])
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """A line for each bad input, up to a screenful."""
+        named = [f"  {name}: {reason}" for name, reason in self.failures[:_SCREENFUL]]
         more = len(self.failures) - _SCREENFUL
-        tail = f"\n  and {more} more" if more > 0 else ""
-        count = f"{len(self.failures)} input" + ("s" if len(self.failures) != 1 else "")
         return (
-            f"{count} cannot be embedded:\n{named}{tail}\n"
-            "Mend or remove them, or let them be skipped and listed (on-bad-input skip)."
+            f"{len(self.failures)} input{'s' * (len(self.failures) != 1)} cannot be embedded:",
+            *named,
+            *([f"  and {more} more"] if more > 0 else []),
+            "Mend or remove them, or let them be skipped and listed (on-bad-input skip).",
         )
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class MissingExtraError(PipelineError, ImportError):

@@ -21,7 +21,10 @@ GIVEN = "given"
 
 _OPTIONS = {"embed": EmbedOptions, "train": TrainOptions}
 
-_NO_MATTER = frozenset({"batch-size", "device", "no-forward-cache", "on-bad-input", "prune"})
+_NO_MATTER = frozenset(
+    {"batch-size", "device", "max-pixels", "no-forward-cache", "num-workers", "on-bad-input"}
+    | {"prune"}
+)
 """Options that change no number: they may differ from one run to the next."""
 
 _Tables = dict[str, Any]

@@ -65,6 +65,12 @@ def test_a_picture_has_pixels(size):
         EmbedOptions(image_size=size)
 
 
+@pytest.mark.parametrize("limit", [0, -3])
+def test_a_limit_of_pixels_lets_some_through(limit):
+    with pytest.raises(OptionError, match=f"max pixels is {limit}, but must be at least 1"):
+        EmbedOptions(max_pixels=limit)
+
+
 @given(st.integers(min_value=1))
 def test_batch_sizes_are_read(size):
     assert parse_count("batch size", size) == parse_count("batch size", str(size)) == size

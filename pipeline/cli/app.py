@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CycloptsError as error:
         return _end(_USAGE, explain(error))
     except PipelineError as error:
-        return _end(_USER, str(error))
+        return _end(_USER, *error.lines)
     except KeyboardInterrupt:
         return _end(_INTERRUPTED, _interrupted(words))
     except BrokenPipeError:  # `pipeline backbones | head` is no error
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _end(_USER, _refused_by_the_system(error))
     except Exception as error:
-        return _end(_BUG, _bug(error))
+        return _end(_BUG, *_bug(error))
     return result if isinstance(result, int) else _DONE
 
 
@@ -135,11 +135,11 @@ def _stopped_like_by_hand() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _end(code: int, message: str) -> int:
+def _end(code: int, message: str, *more: str) -> int:
     """End with one message; the traceback only for those who ask for it."""
     if os.environ.get("PIPELINE_DEBUG") == "1":
         traceback.print_exc()
-    say(f"pipeline: {message}")
+    say(f"pipeline: {message}", *more)
     return code
 
 
@@ -156,8 +156,8 @@ def _refused_by_the_system(error: OSError) -> str:
     return f"{where}{error.strerror or error}. Look after that file or disk, and try again."
 
 
-def _bug(error: Exception) -> str:
+def _bug(error: Exception) -> tuple[str, str]:
     return (
-        f"a bug of ours: {type(error).__name__}: {error}\n"
-        "Please report it, with the traceback that PIPELINE_DEBUG=1 shows."
+        f"a bug of ours: {type(error).__name__}: {error}",
+        "Please report it, with the traceback that PIPELINE_DEBUG=1 shows.",
     )

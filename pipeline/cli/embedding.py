@@ -23,6 +23,7 @@ def embed(
     /,
     *,
     options: Annotated[EmbedOptions, Parameter(name="*")] = EmbedOptions(),
+    follow_outside: bool = False,
     dry_run: bool = False,
     json: bool = False,
 ) -> int:
@@ -37,6 +38,8 @@ def embed(
         column path, a .txt list of paths, or one file.
     cache
         The HDF5 file to make or to extend.
+    follow_outside
+        Also read what paths and links of the source lead to outside its folder.
     dry_run
         Say what would be done, and stop.
     json
@@ -44,7 +47,7 @@ def embed(
     """
     if dry_run and json:
         raise OptionError("--dry-run makes nothing that --json could tell of. Leave one out.")
-    samples = understood(source)
+    samples = understood(source, follow_outside=follow_outside)
 
     from pipeline.cache import CacheLock
     from pipeline.embedding import EmbeddingJob
@@ -65,9 +68,9 @@ def embed(
     return 0
 
 
-def understood(source: Path | tuple[Path, ...]) -> SampleSet:
+def understood(source: Path | tuple[Path, ...], *, follow_outside: bool = False) -> SampleSet:
     """Read a source and say at once what was understood."""
-    samples = SampleSet.from_source(source)
+    samples = SampleSet.from_source(source, follow_outside=follow_outside)
     say(samples.summary())
     return samples
 

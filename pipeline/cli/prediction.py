@@ -24,6 +24,8 @@ def predict(
     proba: bool = False,
     min_confidence: float | None = None,
     on_bad_input: OnBadInput = "skip",
+    max_pixels: int | None = None,
+    follow_outside: bool = False,
     json: bool = False,
 ) -> int:
     """Predict new inputs with a trained model.
@@ -42,6 +44,10 @@ def predict(
         Leave the cell empty where the top probability is lower. [default: always predict]
     on_bad_input
         skip leaves the cell of an unreadable file empty; fail names them all and stops.
+    max_pixels
+        Larger pictures are refused, before any memory is asked for. [default: 178,956,970]
+    follow_outside
+        Also read what paths and links of the source lead to outside its folder.
     json
         Print one JSON object on standard output.
     """
@@ -52,10 +58,10 @@ def predict(
             f"min-confidence is {min_confidence}, but must be a probability from 0 to 1."
         )
     loaded = TransferModel.load(model)
-    samples = understood(source)
+    samples = understood(source, follow_outside=follow_outside)
     table = predictions_table(
         loaded, samples, proba=proba, min_confidence=min_confidence,
-        on_bad_input=on_bad_input, progress=True,
+        on_bad_input=on_bad_input, max_pixels=max_pixels, progress=True,
     )  # fmt: skip
     table.write(out)
     for name, reason in table.failed.items():
@@ -70,7 +76,14 @@ def predict(
 
 
 def evaluate(
-    model: Path, source: Path, /, *, include_training: bool = False, json: bool = False
+    model: Path,
+    source: Path,
+    /,
+    *,
+    include_training: bool = False,
+    max_pixels: int | None = None,
+    follow_outside: bool = False,
+    json: bool = False,
 ) -> int:
     """Measure a model on labelled inputs (others call it val).
 
@@ -84,6 +97,10 @@ def evaluate(
         Labelled inputs, or a cache of them.
     include_training
         Measure on the rows that were trained on, too.
+    max_pixels
+        Larger pictures are refused, before any memory is asked for. [default: 178,956,970]
+    follow_outside
+        Also read what paths and links of the source lead to outside its folder.
     json
         Print one JSON object on standard output.
     """
@@ -92,7 +109,10 @@ def evaluate(
 
     began = time.perf_counter()
     loaded = TransferModel.load(model)
-    found = evaluate_stage(loaded, _data(source), include_training=include_training, progress=True)
+    found = evaluate_stage(
+        loaded, _data(source, follow_outside), include_training=include_training,
+        max_pixels=max_pixels, progress=True,
+    )  # fmt: skip
     for name, reason in found.failed.items():
         say(f"not measured: {name}: {reason}")
     if found.left_out:
@@ -109,8 +129,10 @@ def evaluate(
     return 0
 
 
-def _data(source: Path) -> Any:
+def _data(source: Path, follow_outside: bool) -> Any:
     """Open a cache as a store; take anything else as a source of inputs."""
     from pipeline.cache import EmbeddingStore, is_cache
 
-    return EmbeddingStore.open(source) if is_cache(source) else understood(source)
+    if is_cache(source):
+        return EmbeddingStore.open(source)
+    return understood(source, follow_outside=follow_outside)

@@ -22,6 +22,7 @@ def run(
     out: Path,
     config: Path | None = None,
     overwrite: bool = False,
+    follow_outside: bool = False,
     embed: Annotated[EmbedOptions, Parameter(name="*")] = EmbedOptions(),
     train: Annotated[TrainOptions, Parameter(name="*")] = TrainOptions(),
     json: bool = False,
@@ -41,10 +42,12 @@ def run(
         every run writes one. A flag on the command line counts more. [default: none]
     overwrite
         Take the place of a run of another configuration; its embeddings are kept if they fit.
+    follow_outside
+        Also read what paths and links of the source lead to outside its folder.
     json
         Print one JSON object on standard output.
     """
-    samples = understood(source)
+    samples = understood(source, follow_outside=follow_outside)
 
     from pipeline.flow import run as run_flow
 

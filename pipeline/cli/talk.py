@@ -39,34 +39,34 @@ def talking() -> Iterator[None]:
 
 
 class _Escaped(logging.Formatter):
-    """Keeps the names of strangers' files from steering the terminal."""
+    """Keeps the names of strangers' files from steering the terminal: a message is a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
 
 def printable(text: str) -> str:
-    r"""Escape control characters and lone surrogates, keeping newlines.
+    r"""Escape control characters, line breaks and lone surrogates.
 
     Examples
     --------
-    >>> printable("a\x1b[2Jb")
-    'a\\x1b[2Jb'
+    >>> printable("a\x1b[2Jb\nc")
+    'a\\x1b[2Jb\\nc'
     """
     return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
-        for char in text
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 
-def say(message: str) -> None:
-    """Write a message for the user."""
-    print(printable(message), file=sys.stderr)
+def say(*lines: str) -> None:
+    """Write a message for the user; a name that holds a line break makes no line of its own."""
+    for line in lines:
+        print(printable(line), file=sys.stderr)
 
 
 def show_line(line: str) -> None:
-    """Write a line of data; a name that holds a line break stays on it."""
-    print(printable(line).replace("\n", "\\n"))
+    """Write a line of data."""
+    print(printable(line))
 
 
 def show_json(value: Any) -> None:

@@ -245,6 +245,7 @@ class EmbeddingJob:
                     settings={"batch_size": batch_size, "device": device},
                     known=self._known, clock=self.clock,
                     num_workers=parse_count("number of workers", self.options.num_workers),
+                    max_pixels=self.options.max_pixels,
                 ):  # fmt: skip
                     self.computed += int(batch.filled.sum())
                     shown.advance(len(batch.rows))

@@ -91,6 +91,7 @@ def extract(
     *,
     known: Callable[[bytes], bool] | None = None,
     num_workers: int | None = None,
+    max_pixels: int | None = None,
     clock: Clock | None = None,
 ) -> Generator[Extracted, None, None]:
     """Embed planned batches of a sample set.
@@ -106,6 +107,8 @@ def extract(
         Whether the embedding of a content digest is held already.
     num_workers : int, optional
         Loading threads. The values do not depend on it.
+    max_pixels : int, optional
+        Larger pictures are refused.
     clock : Clock, optional
         Counts where the time goes.
 
@@ -132,6 +135,7 @@ def extract(
             known=known,
             num_workers=num_workers,
             decoder=decoder,
+            max_pixels=max_pixels,
         )
     depth = min(forward.engine.depth for forward in forwards)
     under_way: deque[_UnderWay] = deque()

@@ -33,13 +33,14 @@ def write_parts(
     settings: Mapping[str, Any],
     known: Callable[[bytes], bool] | None = None,
     num_workers: int | None = None,
+    max_pixels: int | None = None,
     clock: Clock | None = None,
 ) -> Iterator[Extracted]:
     """Embed planned batches into parts; a kill loses what came after the last part.
 
     Parameters
     ----------
-    samples, forwards, batches, known, num_workers, clock
+    samples, forwards, batches, known, num_workers, max_pixels, clock
         As for `extract`.
     folder : PartFolder
         Where the parts go.
@@ -70,8 +71,9 @@ def write_parts(
             )
 
     extracting = extract(
-        samples, forwards, batches, known=known, num_workers=num_workers, clock=clock
-    )
+        samples, forwards, batches,
+        known=known, num_workers=num_workers, max_pixels=max_pixels, clock=clock,
+    )  # fmt: skip
     with _Writer(write) as writer, closing(extracting):
         try:
             for batch in extracting:

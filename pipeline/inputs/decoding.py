@@ -129,7 +129,9 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise UnreadableError(
-            f"{width:,} x {height:,} pixels are more than the limit of {max_pixels:,}"
+            f"{width:,} x {height:,} pixels are more than the limit of {max_pixels:,}: "
+            "raise it with --max-pixels",
+            transient=True,  # the limit lies outside the file
         )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.digest import DIGEST_SIZE
 from pipeline.errors import OptionError, UnreadableError
-from pipeline.inputs.decoding import Decoder, check_decoder
+from pipeline.inputs.decoding import MAX_PIXELS, Decoder, check_decoder
 from pipeline.inputs.preparation import prepare
 from pipeline.inputs.reading import read
 from pipeline.spec import Preprocessing
@@ -126,6 +126,7 @@ def load(
     known: Callable[[bytes], bool] | None = None,
     num_workers: int | None = None,
     decoder: Decoder = "torchcodec",
+    max_pixels: int | None = None,
 ) -> Iterator[Loaded]:
     """Load batches in their planned order, a few ahead of the receiver.
 
@@ -181,7 +182,8 @@ def load(
         )
         workers = most
     check_decoder(decoder)
-    work = _Work(sources, tuple(preprocessings), known, decoder)
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    work = _Work(sources, tuple(preprocessings), known, decoder, limit)
     return _in_order(work, batches, workers)
 
 
@@ -227,6 +229,7 @@ class _Work:
     preprocessings: tuple[Preprocessing, ...]
     known: Callable[[bytes], bool] | None
     decoder: Decoder
+    max_pixels: int
 
     def begin(self, rows: Sequence[int], pool: Executor) -> _Pending:
         import numpy as np
@@ -263,7 +266,7 @@ class _Work:
         if self.known is not None and self.known(content.digest):
             return replace(slot, state="known")
         try:
-            pixels = content.pixels(self.decoder)
+            pixels = content.pixels(self.decoder, max_pixels=self.max_pixels)
         except UnreadableError as error:
             return replace(slot, state="failed", reason=error.reason, transient=error.transient)
         for preprocessing, out in outs.items():

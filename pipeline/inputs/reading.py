@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.digest import digest_array, digest_bytes
 from pipeline.errors import UnreadableError
 from pipeline.inputs.colours import as_rgb
-from pipeline.inputs.decoding import Decoder, decode_image
+from pipeline.inputs.decoding import MAX_PIXELS, Decoder, decode_image
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,9 @@ class Content:
     size: int
     mtime_ns: int
 
-    def pixels(self, decoder: Decoder = "torchcodec") -> NDArray[np.uint8]:
+    def pixels(
+        self, decoder: Decoder = "torchcodec", *, max_pixels: int = MAX_PIXELS
+    ) -> NDArray[np.uint8]:
         """Give it as upright 8-bit RGB (H, W, 3), decoding what is a file.
 
         Raises
@@ -55,7 +57,9 @@ class Content:
         UnreadableError
             See `decode_image`.
         """
-        return decode_image(self.data, decoder) if isinstance(self.data, bytes) else self.data
+        if not isinstance(self.data, bytes):
+            return self.data
+        return decode_image(self.data, decoder, max_pixels=max_pixels)
 
 
 def read(source: Any) -> Content:

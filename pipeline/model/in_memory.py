@@ -53,6 +53,7 @@ def embed_in_memory(
     own_modules: Container[str] = (),
     device: str = "auto",
     batch_size: int | None = None,
+    max_pixels: int | None = None,
     progress: bool = False,
 ) -> Embedded:
     """Embed inputs as `embed` would, and keep the vectors in memory.
@@ -68,7 +69,7 @@ def embed_in_memory(
         Builds a backbone by its name, where its graph does not lie prepared.
     own_modules : container of str
         Backbones that are modules of the user's own.
-    device, batch_size, progress
+    device, batch_size, max_pixels, progress
         As for `embed`.
     """
     device = resolve_device(device)
@@ -90,7 +91,7 @@ def embed_in_memory(
     digests = np.zeros((len(samples), 16), np.uint8)
     failed = dict(samples.failed)
     with Progress(len(samples), "images", visible=progress) as shown:
-        for batch in extract(samples, forwards, batches):
+        for batch in extract(samples, forwards, batches, max_pixels=max_pixels):
             X[batch.rows] = np.concatenate([batch.layers[layer] for layer in layers], axis=1)
             usable[batch.rows] = batch.filled
             digests[batch.rows] = batch.inputs["digest"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.durable import write_durably
 from pipeline.errors import BadInputError, InputError, OptionError
-from pipeline.samples import Target
+from pipeline.samples import Target, guarded
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,7 +83,7 @@ def predictions_table(
         where any of them is less certain to be there, or not to be.
     on_bad_input : {"skip", "fail"}
     **options
-        ``device``, ``batch_size``, ``progress``.
+        ``device``, ``batch_size``, ``max_pixels``, ``progress``.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def _number(value: Any) -> str:
 
 
 def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a CSV file, whole or not at all.
+    """Write a CSV file, whole or not at all; no cell of it is a formula (see `guarded`).
 
     Raises
     ------
@@ -196,17 +196,12 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]
             write_durably(path) as temporary,
             temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
         ):
-            csv.writer(file).writerows(_all(header, rows))
+            csv.writer(file).writerows(map(guarded, row) for row in (header, *rows))
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}. Give a path in a folder that exists and can "
             "be written."
         ) from error
-
-
-def _all(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
-    yield header
-    yield from rows
 
 
 def heldout_table(model: TransferModel, store: EmbeddingStore) -> tuple[list[str], list[list[str]]]:

@@ -96,7 +96,7 @@ class TransferModel(ModelValues):
         on_bad_input : {"fail", "skip"}
             ``skip`` gives None (NaN for a number) for an input that cannot be read.
         **options
-            ``device``, ``batch_size``, ``progress``.
+            ``device``, ``batch_size``, ``max_pixels``, ``progress``.
 
         Returns
         -------

@@ -1,5 +1,6 @@
 """The values that everything else works on: samples, their targets, their split."""
 
+from pipeline.samples.cell import guarded, unguarded
 from pipeline.samples.choice import LABEL, choose_targets, stratifier
 from pipeline.samples.column import Column, clean_column, stored_column
 from pipeline.samples.dealing import folds
@@ -21,7 +22,9 @@ __all__ = [
     "choose_targets",
     "clean_column",
     "folds",
+    "guarded",
     "read_parts",
     "stored_column",
     "stratifier",
+    "unguarded",
 ]

@@ -25,28 +25,31 @@ from pipeline.samples.split import PART_NAMES
 
 __all__ = ["list_folder"]
 
+_LOOP = "a link back to a folder that is being listed"
+_OUTSIDE = "a link that leads out of the folder; --follow-outside reads it anyway"
 _NOT_ENTERED = frozenset({"__MACOSX", "Thumbs.db"})
 _REMEDY = "Give a folder with images, best in one subfolder per class."
 
 
-def list_folder(root: Path) -> Listing:
+def list_folder(root: Path, *, follow_outside: bool = False) -> Listing:
     """List the images below a folder, in the order of their posix ids.
 
     The first folder below the root is the class, deeper ones do not matter; images beside
     class folders have no label. If all subfolders are called train, val, valid, validation
     or test, they are a given split, and the class is the first folder below them.
 
-    Links to files are followed; links to folders too, unless they lead back into a folder
-    that is being listed. Hidden names, ``Thumbs.db``, ``__MACOSX`` and files without an image
-    suffix are counted. What has an image's name and is none (a pipe, a link to nothing, a
-    folder without images) and names that are not UTF-8 are failures.
+    Links that lead out of the folder are followed when that is asked for; else they are
+    failures, as are links to a folder that is being listed. Hidden names, ``Thumbs.db``,
+    ``__MACOSX`` and files without an image suffix are counted. What has an image's name and
+    is none (a pipe, a link to nothing, a folder without images) and names that are not UTF-8
+    are failures.
 
     Raises
     ------
     InputError
         If the folder cannot be read or holds no usable image.
     """
-    walk = _Walk(root)
+    walk = _Walk(root, follow_outside)
     ids = sorted(walk.images)
     parts = _given_parts(ids)
     labels = [_label(name, depth=0 if parts is None else 1) for name in ids]
@@ -82,12 +85,14 @@ class _Walk:
     of every linked folder entered on the way.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, follow_outside: bool) -> None:
         self.images: list[str] = []
         self.failed: list[tuple[str, str]] = []
         self.skipped: Counter[str] = Counter()
         self._root = os.fspath(root).rstrip("/")
-        chain: tuple[Path, ...] = (Path(os.path.realpath(root)),)
+        real = Path(os.path.realpath(root))
+        self._fence = None if follow_outside else real
+        chain: tuple[Path, ...] = (real,)
         self._folders = [("", chain)]
         suspects = []
         while self._folders:
@@ -119,7 +124,7 @@ class _Walk:
             self._enter(entry, name, chain)
         elif suffix_of(entry.name) not in IMAGE_SUFFIXES:
             self.skipped[escaped(suffix_of(entry.name)) or "without suffix"] += 1
-        elif reason := naming_failure(name) or _file_failure(entry):
+        elif reason := naming_failure(name) or _file_failure(entry) or self._leading_out(entry):
             self._fail(name, reason)
         else:
             self.images.append(name)
@@ -128,10 +133,19 @@ class _Walk:
         if entry.is_symlink():
             real = Path(os.path.realpath(entry.path))
             if any(real.is_relative_to(own) or own.is_relative_to(real) for own in chain):
-                self.skipped["link back into the folder"] += 1
+                self._fail(name, _LOOP)
+                return
+            if reason := self._leading_out(entry):
+                self._fail(name, reason)
                 return
             chain = (*chain, real)
         self._folders.append((f"{name}/", chain))
+
+    def _leading_out(self, entry: os.DirEntry[str]) -> str | None:
+        if self._fence is None or not entry.is_symlink():
+            return None
+        inside = Path(os.path.realpath(entry.path)).is_relative_to(self._fence)
+        return None if inside else _OUTSIDE
 
     def _fail(self, name: str, reason: str) -> None:
         self.failed.append((escaped(name), reason))

@@ -81,15 +81,21 @@ class SampleSet:
                 )
 
     @classmethod
-    def from_source(cls, source: str | os.PathLike[str] | Sequence[Any]) -> Self:
+    def from_source(
+        cls, source: str | os.PathLike[str] | Sequence[Any], *, follow_outside: bool = False
+    ) -> Self:
         """Read whatever a SOURCE is: a folder, a table, a list, one file or several.
 
         Parameters
         ----------
         source : path or sequence of paths
             A folder (`from_folder`), a ``.csv``, ``.tsv`` or ``.parquet`` table
-            (`from_table`), a ``.txt`` file with one path a line (relative to it, or
-            absolute), an image file, or several image files.
+            (`from_table`), a ``.txt`` file with one path a line, an image file, or several
+            image files.
+        follow_outside : bool
+            Whether links in a folder, and paths and links in a table or list, may lead out
+            of its folder; if not, such inputs go to `failed`. Files that are named here are
+            read wherever they lie.
 
         Raises
         ------
@@ -97,25 +103,33 @@ class SampleSet:
             If there is nothing there, or nothing that can be used.
         """
         several = [source] if isinstance(source, str | os.PathLike) else list(source)
-        return cls._from_listing(list_source([Path(path) for path in several]))
+        paths = [Path(path) for path in several]
+        return cls._from_listing(list_source(paths, follow_outside=follow_outside))
 
     @classmethod
-    def from_folder(cls, root: str | os.PathLike[str]) -> Self:
+    def from_folder(cls, root: str | os.PathLike[str], *, follow_outside: bool = False) -> Self:
         """Read a folder: the first folder below it is the class.
 
         Subfolders that are all called train, val, valid, validation or test are a given
         split with the class folders below. The target is called ``label``. Rows stand in the
         order of their ids.
 
+        Parameters
+        ----------
+        root : path
+        follow_outside : bool
+            Whether links may lead out of the folder; if not, they go to `failed`.
+
         Raises
         ------
         InputError
             If there is no such folder, or no usable image in it.
         """
-        return cls._from_listing(list_folder(_must_be(Path(root), "folder")))
+        path = _must_be(Path(root), "folder")
+        return cls._from_listing(list_folder(path, follow_outside=follow_outside))
 
     @classmethod
-    def from_table(cls, file: str | os.PathLike[str], *, allow_outside: bool = False) -> Self:
+    def from_table(cls, file: str | os.PathLike[str], *, follow_outside: bool = False) -> Self:
         """Read a CSV or Parquet table with a column ``path`` and any number of others.
 
         Rows stand in the table's order. An empty cell is missing. A column ``split`` that holds
@@ -126,8 +140,9 @@ class SampleSet:
         ----------
         file : path
             ``.csv``, ``.tsv`` or ``.parquet``. Paths in it are relative to its folder.
-        allow_outside : bool
-            Whether paths may lead out of that folder; if not, such rows go to `failed`.
+        follow_outside : bool
+            Whether paths may lead out of that folder, by themselves or through links; if
+            not, such rows go to `failed`.
 
         Raises
         ------
@@ -135,11 +150,11 @@ class SampleSet:
             If the table cannot be read, or has no column ``path`` or no usable row.
         """
         path = _must_be(Path(file), "file")
-        return cls._from_listing(list_table(path, allow_outside=allow_outside))
+        return cls._from_listing(list_table(path, follow_outside=follow_outside))
 
     @classmethod
     def from_frame(
-        cls, frame: Any, *, root: str | os.PathLike[str] = "", allow_outside: bool = True
+        cls, frame: Any, *, root: str | os.PathLike[str] = "", follow_outside: bool = True
     ) -> Self:
         """Read a pandas, polars or pyarrow table as `from_table` reads a file.
 
@@ -149,15 +164,15 @@ class SampleSet:
             With a column ``path``.
         root : path
             What its paths are relative to; by default the working folder.
-        allow_outside : bool
-            Whether paths may lead out of the root.
+        follow_outside : bool
+            Whether paths may lead out of the root; they are the caller's own.
 
         Raises
         ------
         InputError
             If it is no data frame, or has no column ``path`` or no usable row.
         """
-        return cls._from_listing(list_frame(frame, Path(root), allow_outside=allow_outside))
+        return cls._from_listing(list_frame(frame, Path(root), follow_outside=follow_outside))
 
     @classmethod
     def from_list(

@@ -27,10 +27,12 @@ _ACCEPTED = (
 )
 
 
-def list_source(paths: Sequence[Path]) -> Listing:
+def list_source(paths: Sequence[Path], *, follow_outside: bool = False) -> Listing:
     """List a folder, a table, a list, one image file or several.
 
-    Several files keep their order; one that is named twice is listed once.
+    Several files keep their order; one that is named twice is listed once. Files that are
+    named here may lie anywhere; what a folder, a table or a list leads to may lie outside
+    its folder only with ``follow_outside``.
 
     Raises
     ------
@@ -46,11 +48,11 @@ def list_source(paths: Sequence[Path]) -> Listing:
     (path,) = paths
     suffix = suffix_of(path.name)
     if path.is_dir():
-        return list_folder(path)
+        return list_folder(path, follow_outside=follow_outside)
     if suffix in TABLE_SUFFIXES:
-        return list_table(path)
+        return list_table(path, follow_outside=follow_outside)
     if suffix == ".txt":
-        return list_lines(path)
+        return list_lines(path, follow_outside=follow_outside)
     if suffix in IMAGE_SUFFIXES:
         return _list_files(paths)
     raise InputError(f"{path} is neither a table nor an image. {_ACCEPTED}")

@@ -7,11 +7,11 @@ import io
 import os
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, nearest
+from pipeline.samples.cell import unguarded
 from pipeline.samples.column import Column, clean_column
 from pipeline.samples.listing import Listing, escaped, naming_failure, refuse_empty
 from pipeline.samples.split import PART_NAMES, read_parts
@@ -32,7 +32,7 @@ _TABLE_REMEDY = f"A table needs a column {PATH!r} with paths relative to it, one
 _LIST_REMEDY = "A list has one path a line."
 
 
-def list_table(file: Path, *, allow_outside: bool = False) -> Listing:
+def list_table(file: Path, *, follow_outside: bool = False) -> Listing:
     """List the rows of a CSV or Parquet file.
 
     Paths are relative to the file. Of rows that name one file, the first stays: another
@@ -42,9 +42,10 @@ def list_table(file: Path, *, allow_outside: bool = False) -> Listing:
     ----------
     file : Path
         ``.csv`` and ``.tsv`` in UTF-8, divided by comma, semicolon or tab; ``.parquet``.
-        Every cell of a CSV file is text.
-    allow_outside : bool
-        Whether a path may lead out of the table's folder. If not, such a row is a failure.
+        Every cell of a CSV file is text; see `unguarded` for one that begins with ``'=``.
+    follow_outside : bool
+        Whether a path may lead out of the table's folder, by itself or through links. If
+        not, such a row is a failure.
 
     Raises
     ------
@@ -52,10 +53,10 @@ def list_table(file: Path, *, allow_outside: bool = False) -> Listing:
         If the file cannot be read, has no column ``path`` or no usable row.
     """
     columns = _read_parquet(file) if file.suffix.lower() == ".parquet" else _read_csv(file)
-    return _list_rows(columns, file.parent, file, allow_outside)
+    return _list_rows(columns, file.parent, file, follow_outside)
 
 
-def list_frame(frame: Any, root: Path, *, allow_outside: bool = True) -> Listing:
+def list_frame(frame: Any, root: Path, *, follow_outside: bool = True) -> Listing:
     """List the rows of a data frame of any library that narwhals knows; see `list_table`.
 
     Raises
@@ -74,11 +75,11 @@ def list_frame(frame: Any, root: Path, *, allow_outside: bool = True) -> Listing
         ) from None
     eager = eager.collect() if isinstance(eager, nw.LazyFrame) else eager
     columns = {name: clean_column(eager[name].to_list()) for name in eager.columns}
-    return _list_rows(columns, root, Path("the data frame"), allow_outside)
+    return _list_rows(columns, root, Path("the data frame"), follow_outside)
 
 
-def list_lines(file: Path) -> Listing:
-    """List the paths in a text file: one a line, relative to the file, or absolute.
+def list_lines(file: Path, *, follow_outside: bool = False) -> Listing:
+    """List the paths in a text file: one a line; else as `list_table`.
 
     Raises
     ------
@@ -88,17 +89,17 @@ def list_lines(file: Path) -> Listing:
     text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
     lines = [line.rstrip("\r") for line in text.split("\n")]
     cells = clean_column(line for line in lines if line.strip())
-    rows = _Rows(os.path.abspath(file.parent), allow_outside=True)
+    rows = _Rows(file.parent, "list", follow_outside)
     rows.read(cells, {})
     return refuse_empty(rows.listing(file.parent, {}, None), file, _LIST_REMEDY)
 
 
 def _list_rows(
-    columns: dict[str, Column], root: Path, source: Path, allow_outside: bool
+    columns: dict[str, Column], root: Path, source: Path, follow_outside: bool
 ) -> Listing:
     cells = _path_column(columns, source)
     others = {name: columns[name] for name in columns if name not in (PATH, *_INDEX_NAMES)}
-    rows = _Rows(os.path.abspath(root), allow_outside)
+    rows = _Rows(root, "table", follow_outside)
     rows.read(cells, others)
     kept = {name: column[rows.kept] for name, column in others.items()}
     split = None
@@ -107,14 +108,15 @@ def _list_rows(
     return refuse_empty(rows.listing(root, kept, split), source, _TABLE_REMEDY)
 
 
-@dataclass
 class _Rows:
     """Turns cells of the path column into ids, and accounts for every one."""
 
-    root: str
-    allow_outside: bool
-
-    def __post_init__(self) -> None:
+    def __init__(self, root: Path, source: str, follow_outside: bool) -> None:
+        self.root = os.path.abspath(root)
+        self.follow_outside = follow_outside
+        self._outside = f"leads out of the folder of the {source}; --follow-outside reads it anyway"
+        self._real_root = Path(os.path.realpath(root))
+        self._real_folders: dict[str, Path] = {}
         self.kept: list[int] = []
         self.ids: list[str] = []
         self.failed: list[tuple[str, str]] = []
@@ -163,9 +165,19 @@ class _Rows:
         name = full.removeprefix(base) if inside else posixpath.normpath(text)
         if full == self.root:
             return name, "a folder, not a file"
-        if not inside and not self.allow_outside:
-            return name, "leads out of the table's folder: move the file or the table"
-        return name, naming_failure(name)
+        if not inside and not self.follow_outside:
+            return name, self._outside
+        if reason := naming_failure(name):
+            return name, reason
+        return name, None if self.follow_outside or self._stays(full) else self._outside
+
+    def _stays(self, path: str) -> bool:
+        """Whether a path stays in the folder when its links are followed; one lstat a file."""
+        folder = os.path.dirname(path)
+        if folder not in self._real_folders:
+            self._real_folders[folder] = Path(os.path.realpath(folder))
+        real = Path(os.path.realpath(path)) if os.path.islink(path) else self._real_folders[folder]
+        return real.is_relative_to(self._real_root)
 
 
 def _path_column(columns: Mapping[str, Column], source: Path) -> Column:
@@ -189,7 +201,7 @@ def _read_parquet(file: Path) -> dict[str, Column]:
         table = pq.read_table(file)
     except pa.ArrowException as error:
         raise InputError(f"{file} is not a Parquet file: {_first_line(error)}") from None
-    return _columns(table.column_names, table.columns, file)
+    return _columns(table.column_names, [column.to_pylist() for column in table.columns], file)
 
 
 def _read_csv(file: Path) -> dict[str, Column]:
@@ -215,7 +227,12 @@ def _read_csv(file: Path) -> dict[str, Column]:
             f"{file} cannot be read as CSV: {_first_line(error)}. Accepted: UTF-8 text with one "
             "header line and as many cells in every row, divided by comma, semicolon or tab."
         ) from None
-    return _columns(header, table.columns, file)
+    names = [unguarded(name) for name in header]
+    return _columns(names, [map(_unguarded, column.to_pylist()) for column in table.columns], file)
+
+
+def _unguarded(cell: str | None) -> str | None:
+    return cell and unguarded(cell)
 
 
 def _header(file: Path) -> tuple[str, list[str], int]:
@@ -242,8 +259,7 @@ def _columns(names: Sequence[str], columns: Iterable[Any], file: Path) -> dict[s
         raise InputError(
             f"{file} has more than one column called {repeated[0]!r}. Rename all but one."
         )
-    cells = (clean_column(column.to_pylist()) for column in columns)
-    return dict(zip(names, cells, strict=True))
+    return dict(zip(names, map(clean_column, columns), strict=True))
 
 
 def _first_line(error: Exception) -> str:

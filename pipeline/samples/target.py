@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import InputError, UnknownNameError
+from pipeline.samples.cell import DECIMAL
 from pipeline.samples.column import Column, clean_column, stored_column
 
 __all__ = ["Kind", "Target", "decide_kind"]
@@ -24,7 +25,6 @@ _MOST_INTEGER_CLASSES = 20
 _NAMED_CELLS = 5
 # A leading zero makes a code (007), not a number.
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*|(?=\.\d))(\.\d*)?([eE][+-]?\d+)?", re.ASCII)
-_PARSABLE = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 
 
@@ -39,7 +39,7 @@ class Target:
     kind : {"class", "multilabel", "number"}
         What the values are.
     classes : tuple
-        The labels, sorted, each in its own type: text, int, float or bool. Text for
+        The labels, sorted, all of one type: text, int or bool. Text for
         ``multilabel``, empty for ``number``.
     values : ndarray of shape (n,)
         Labels or None (``class``), sorted tuples of labels or None (``multilabel``), float64
@@ -88,8 +88,8 @@ class Target:
         Raises
         ------
         InputError
-            For a cell that is no number under ``number``, an infinite number, or lists of
-            labels without ``multilabel``.
+            For a cell that is no number under ``number``, an infinite number, a fraction
+            under ``class``, or lists of labels without ``multilabel``.
         UnknownNameError
             For a kind that does not exist.
         """
@@ -262,7 +262,7 @@ def _numbers(cells: Column, rows: _Rows) -> NDArray[np.float64]:
 def _is_number(cell: Any) -> bool:
     if isinstance(cell, str):
         text = cell.strip()
-        return bool(_PARSABLE.fullmatch(text) or _NOT_FINITE.fullmatch(text))
+        return bool(DECIMAL.fullmatch(text) or _NOT_FINITE.fullmatch(text))
     return not isinstance(cell, tuple)
 
 
@@ -282,7 +282,7 @@ def _refuse_infinite(values: NDArray[np.float64], cells: Column, rows: _Rows) ->
 
 
 def _labels(cells: Column, rows: _Rows) -> tuple[tuple[Any, ...], Column]:
-    """Classes and labels of one type: bools, ints, floats, or else text."""
+    """Classes and labels of one type: bools, ints, or else text."""
     present = [cell for cell in cells if cell is not None]
     lists = [row for row, cell in enumerate(cells) if isinstance(cell, tuple)]
     if lists:
@@ -296,9 +296,23 @@ def _labels(cells: Column, rows: _Rows) -> tuple[tuple[Any, ...], Column]:
         as_label = str
     else:
         _refuse_infinite(np.array([_float(cell) for cell in cells]), cells, rows)
-        as_label = int if all(float(cell).is_integer() for cell in present) else float
+        _refuse_fractions(cells, rows)
+        as_label = int
     values = np.array([None if cell is None else as_label(cell) for cell in cells], dtype=object)
     return tuple(sorted({value for value in values if value is not None})), values
+
+
+def _refuse_fractions(cells: Column, rows: _Rows) -> None:
+    """Refuse what scikit-learn takes for no class: predictions of it could not be compared."""
+    broken = [
+        row for row, cell in enumerate(cells) if cell is not None and not float(cell).is_integer()
+    ]
+    if broken:
+        raise InputError(
+            f"target {rows.target!r} should be a class, but has fractions: "
+            f"{rows.named(cells, broken)}. Classes are text or whole numbers: ask for the kind "
+            "number, or give these values as text."
+        )
 
 
 def _label_sets(cells: Column) -> tuple[tuple[str, ...], Column]:

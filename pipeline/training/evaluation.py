@@ -61,7 +61,7 @@ def evaluate(
     include_training : bool
         Also measure on rows whose content was trained on.
     **options
-        ``device``, ``batch_size``, ``progress``.
+        ``device``, ``batch_size``, ``max_pixels``, ``progress``.
 
     Raises
     ------

@@ -58,6 +58,35 @@ def test_a_table_and_a_list(predicted, album, tmp_path):
     assert [row[1] for row in predicted(tmp_path / "l.txt")[0][1:]] == ["night", "noon"]
 
 
+def test_links_out_of_the_folder_and_large_pictures_are_read_when_asked_for(
+    predicted, cli, model, album, tmp_path
+):
+    (tmp_path / "photos" / "dawn").mkdir(parents=True)
+    (tmp_path / "photos" / "dawn" / "far.png").symlink_to(album / "dawn" / "1.png")
+    shutil.copy(album / "dawn" / "2.png", tmp_path / "photos" / "dawn")
+    kept, err = predicted(tmp_path / "photos")
+    assert kept[1:] == [["dawn/2.png", "dawn"], ["dawn/far.png", ""]]
+    assert "dawn/far.png: a link that leads out of the folder; --follow-outside reads it" in err
+    followed, _ = predicted(tmp_path / "photos", "--follow-outside")
+    assert followed[1:] == [["dawn/2.png", "dawn"], ["dawn/far.png", "dawn"]]
+    small, err = predicted(tmp_path / "photos", "--max-pixels", "1759")
+    assert [row[1] for row in small[1:]] == ["", ""]
+    assert "44 x 40 pixels are more than the limit of 1,759: raise it with --max-pixels" in err
+    assert predicted(tmp_path / "photos", "--max-pixels", "1760")[0] == kept
+    words = ["evaluate", model, tmp_path / "photos", "--include-training"]
+    assert cli(*words)[1] == "label accuracy 1.000  1 rows\n"
+    assert cli(*words, "--follow-outside")[1] == "label accuracy 1.000  2 rows\n"
+    assert "there is nothing to measure on" in cli(*words, "--max-pixels", "9")[2]
+
+
+def test_a_name_that_a_spreadsheet_would_compute_is_text(predicted, album, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("=1+1.png", "@x.png", "-1.png", "a=b.png"):
+        shutil.copy(album / "dawn" / "1.png", tmp_path / "photos" / name)
+    (_, *rows), _ = predicted(tmp_path / "photos")
+    assert sorted(row[0] for row in rows) == ["'-1.png", "'=1+1.png", "'@x.png", "a=b.png"]
+
+
 def test_probabilities_are_those_of_the_model(predicted, album, model):
     (header, *rows), _ = predicted(album / "dawn", "--proba")
     assert header == ["id", "prediction", "dawn", "night", "noon"]

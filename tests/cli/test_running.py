@@ -96,6 +96,13 @@ def test_running_from_the_configuration_gives_the_same_bytes(first_run, album, t
     assert (third / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
 
 
+def test_the_limit_of_pixels_and_the_threads_make_no_other_run(finished, album, tiny, cli):
+    words = ["run", album, "--out", finished, *tiny, "--head", "ridge"]
+    code, _, err = cli(*words, "--max-pixels", "100", "--num-workers", "1")
+    assert code == 0, err
+    assert "nothing to do: 24 reused" in err
+
+
 def test_the_same_run_again_embeds_nothing_and_changes_no_byte(finished, album, tiny, cli):
     before = {path.name: path.read_bytes() for path in finished.iterdir()}
     code, out, err = cli("run", album, "--out", finished, *tiny, "--head", "ridge")

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from pipeline.cli import main
 from pipeline.cli.talk import printable, show_line
 
 
-def test_control_characters_are_escaped_and_lines_are_kept(capsys):
-    assert printable("a\x1b[2Jb\u202ec\x07\nd\udce9") == "a\\x1b[2Jb\\u202ec\\x07\nd\\udce9"
+def test_control_characters_and_line_breaks_are_escaped(capsys):
+    said = printable("a\x1b[2Jb\u202ec\x07\nd\r\u2028\udce9")
+    assert said == "a\\x1b[2Jb\\u202ec\\x07\\nd\\r\\u2028\\udce9"
     show_line("one\ntwo")
     assert capsys.readouterr().out == "one\\ntwo\n"
     assert printable("Käuze, 猫.png 🦉") == "Käuze, 猫.png 🦉"
@@ -27,6 +29,26 @@ def test_names_of_strangers_cannot_steer_the_terminal(cli, refused, tmp_path):
     assert "\\x1b[2J" in refused(1, "info", tmp_path / "x\x1b[2Jy")
     code, out, _ = cli("predict", "m\x1b]0;t\x07", "x")
     assert (code, out) == (1, "")
+
+
+def test_a_line_break_in_a_name_makes_no_line_of_its_own(cli, album, tiny, tmp_path):
+    """Neither in an error, nor in its list of files, nor in what was understood or done."""
+    forged = "x\npipeline: all is well.png"
+    folder = shutil.copytree(album, tmp_path / "x\npipeline: understood")
+    (folder / "dawn").rename(folder / "x\npipeline: a class")
+    (folder / "noon" / forged).write_bytes(b"broken")
+    words = ["embed", folder, tmp_path / "c.h5", *tiny]
+    code, out, err = cli(*words, "--on-bad-input", "fail")
+    assert (code, out) == (1, "")
+    assert [line for line in err.splitlines() if line.startswith("pipeline: ")] == [
+        "pipeline: 2 inputs cannot be embedded:"
+    ]
+    assert "  noon/x\\npipeline: all is well.png: not a picture: " in err
+    assert "  noon/broken.png: not a picture: " in err
+    for call in (words, ["info", tmp_path / "c.h5"], ["info", tmp_path / forged]):
+        _, out, err = cli(*call)
+        lines = (out + err).splitlines()
+        assert sum(line.startswith("pipeline: ") for line in lines) == (call[1].name == forged)
 
 
 def test_a_terminal_without_the_letters_gets_escapes(monkeypatch, finished):

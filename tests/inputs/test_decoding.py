@@ -36,7 +36,7 @@ TURNED = {
 def reason(content: bytes, decoder: str = "torchcodec", **options: int) -> str:
     with pytest.raises(UnreadableError) as caught:
         decode_image(content, decoder, **options)
-    assert not caught.value.transient
+    assert caught.value.transient == ("--max-pixels" in caught.value.reason)
     return caught.value.reason
 
 
@@ -372,14 +372,16 @@ def test_what_is_no_picture_is_told_by_its_looks(content, looks) -> None:
 def test_a_bomb_is_refused_from_its_header(decoder) -> None:
     start = time.perf_counter()
     said = reason(png_header(30_000, 30_000), decoder)
-    assert said == "30,000 x 30,000 pixels are more than the limit of 178,956,970"
+    assert said == (
+        "30,000 x 30,000 pixels are more than the limit of 178,956,970: raise it with --max-pixels"
+    )
     assert time.perf_counter() - start < 0.5
 
 
 def test_the_limit_of_pixels_is_the_caller_s() -> None:
     content = encoded(picture(60, 40), "PNG")
     assert decode_image(content, max_pixels=2400).shape == (40, 60, 3)
-    assert reason(content, max_pixels=2399).endswith("more than the limit of 2,399")
+    assert "more than the limit of 2,399" in reason(content, max_pixels=2399)
     # Above PIL's own limit nothing is refused for its size; this file merely holds no rows.
     assert "truncated" in reason(png_header(20_000, 10_000), "pil", max_pixels=10**9)
 

@@ -124,7 +124,7 @@ def test_a_class_folder_that_is_not_utf8_is_in_the_ledger(tree):
     assert samples.failed == (("\\udcff/1.jpg", "its name is not UTF-8: rename it"),)
 
 
-def test_links_are_followed_and_loops_are_not(tree):
+def test_links_are_followed_when_asked_for_and_loops_never(tree):
     far = tree("1.jpg", "deep/2.jpg", root="far")
     root = tree("owl/1.jpg", "owl/deep/2.jpg")
     (root / "linked").symlink_to(far)
@@ -134,11 +134,20 @@ def test_links_are_followed_and_loops_are_not(tree):
     (root / "owl/deep/above").symlink_to(root.parent)
     (far / "deep/back").symlink_to(far)
     (far / "deep/home").symlink_to(root)
-    samples = SampleSet.from_folder(root)
+    (root / "own.jpg").symlink_to("owl/1.jpg")
+    loop = "a link back to a folder that is being listed"
+    outside = "a link that leads out of the folder; --follow-outside reads it anyway"
+    samples = SampleSet.from_folder(root, follow_outside=True)
     assert samples.ids == (
-        "alias.jpg", "linked/1.jpg", "linked/deep/2.jpg", "owl/1.jpg", "owl/deep/2.jpg",
+        "alias.jpg", "linked/1.jpg", "linked/deep/2.jpg", "owl/1.jpg", "owl/deep/2.jpg", "own.jpg",
     )  # fmt: skip
-    assert samples.skipped == {"link back into the folder": 5}
+    loops = ("linked/deep/back", "linked/deep/home", "owl/deep/above", "owl/loop", "owl/up")
+    assert samples.failed == tuple((name, loop) for name in loops)
+    samples = SampleSet.from_folder(root)
+    assert samples.ids == ("owl/1.jpg", "owl/deep/2.jpg", "own.jpg")
+    assert samples.failed == (
+        ("alias.jpg", outside), ("linked", outside), *((name, loop) for name in loops[2:]),
+    )  # fmt: skip
 
 
 def test_a_folder_too_deep_to_be_read_stands_in_the_ledger(tree):
@@ -258,7 +267,10 @@ def test_a_list_has_one_path_a_line(tree):
     far = tree("3.jpg", root="far") / "3.jpg"
     lines = f"\ufeffsub/2.jpg\r\n\r\n1.jpg\n./1.jpg\n{far}\n../far/3.jpg\n{root}/1.jpg\n"
     (root / "list.txt").write_bytes(lines.encode() + b"caf\xe9.jpg\n")
-    samples = SampleSet.from_source(root / "list.txt")
+    near = SampleSet.from_source(root / "list.txt")
+    assert near.ids == ("sub/2.jpg", "1.jpg")
+    assert [name for name, _ in near.failed] == [str(far), "../far/3.jpg", "caf\\udce9.jpg"]
+    samples = SampleSet.from_source(root / "list.txt", follow_outside=True)
     assert samples.ids == ("sub/2.jpg", "1.jpg", str(far), "../far/3.jpg")
     assert all(source.exists() for source in samples.sources)
     assert samples.failed == (("caf\\udce9.jpg", "its name is not UTF-8: rename it"),)

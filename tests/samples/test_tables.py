@@ -1,6 +1,7 @@
 """Tables keep their rows in order and their cells as written."""
 
 import csv
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,8 @@ def test_cells_are_read_as_the_csv_module_reads_them(tmp_path, cells, delimiter)
         table.writerow(["path", "label"])
         table.writerows((f"{row}.jpg", cell) for row, cell in enumerate(cells))
     with file.open(newline="", encoding="utf-8") as lines:
-        oracle = [row[1] or None for row in csv.reader(lines, delimiter=delimiter)][1:]
+        cells = [row[1] or None for row in csv.reader(lines, delimiter=delimiter)][1:]
+    oracle = [cell and re.sub(r"^'('*[=+@-])", r"\1", cell) for cell in cells]
     assert SampleSet.from_table(file).columns["label"].tolist() == oracle
 
 
@@ -111,7 +113,7 @@ def test_frames_of_every_library_say_the_same(make, tmp_path):
     assert samples.ids == ("1.jpg", "2.jpg", "/far/3.jpg")
     assert samples.sources[1:] == (tmp_path / "2.jpg", Path("/far/3.jpg"))
     np.testing.assert_array_equal(samples.targets["n"].values, [1.5, np.nan, 2.5])
-    inside = SampleSet.from_frame(frame, root=tmp_path, allow_outside=False)
+    inside = SampleSet.from_frame(frame, root=tmp_path, follow_outside=False)
     assert [name for name, _ in inside.failed] == ["/far/3.jpg"]
 
 
@@ -131,7 +133,7 @@ def test_rows_that_name_no_file_of_ours_stand_in_the_ledger(write):
         "path,label\n,owl\n/etc/passwd,owl\n../up.jpg,elk\na/../../up.jpg,elk\n.,elk\nok.jpg,elk\n,elk\n"
     )
     samples = SampleSet.from_table(file)
-    outside = "leads out of the table's folder: move the file or the table"
+    outside = "leads out of the folder of the table; --follow-outside reads it anyway"
     assert samples.ids == ("ok.jpg",)
     assert samples.failed == (
         ("(row 1)", "no path in this row"),
@@ -141,9 +143,31 @@ def test_rows_that_name_no_file_of_ours_stand_in_the_ledger(write):
         (".", "a folder, not a file"),
         ("(row 7)", "no path in this row"),
     )
-    free = SampleSet.from_table(file, allow_outside=True)
+    free = SampleSet.from_table(file, follow_outside=True)
     assert free.ids == ("/etc/passwd", "../up.jpg", "ok.jpg")
     assert free.sources[0] == Path("/etc/passwd")
+
+
+def test_a_link_out_of_the_folder_is_followed_only_when_asked_for(write, tmp_path):
+    root = tmp_path / "photos"
+    for name in ("photos/own/1.jpg", "far/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    (root / "file.jpg").symlink_to("../far/2.jpg")
+    (root / "folder").symlink_to("../far")
+    (root / "alias.jpg").symlink_to("own/1.jpg")
+    (root / "up").symlink_to("..")
+    (tmp_path / "linked").symlink_to(root)
+    rows = ["file.jpg", "folder/2.jpg", "alias.jpg", "up/photos/own/1.jpg", "up/far/2.jpg"]
+    write("\n".join(["path", *rows]), "photos/t.csv")
+    write("\n".join(rows), "photos/t.txt")
+    for folder in (root, tmp_path / "linked"):
+        for file, what in ((folder / "t.csv", "table"), (folder / "t.txt", "list")):
+            samples = SampleSet.from_source(file)
+            reason = f"leads out of the folder of the {what}; --follow-outside reads it anyway"
+            assert samples.ids == ("alias.jpg", "up/photos/own/1.jpg")
+            assert samples.failed == tuple((name, reason) for name in (rows[0], rows[1], rows[4]))
+            assert SampleSet.from_source(file, follow_outside=True).ids == tuple(rows)
 
 
 def test_a_file_that_stands_twice_is_one_row(write):

@@ -130,6 +130,16 @@ def test_integers_that_float64_would_change_are_stored_as_text():
     assert stored_column(clean_column([2**53, 7])).dtype == np.float64
 
 
+def test_fractions_are_no_classes_unless_they_are_text():
+    with pytest.raises(InputError) as error:
+        Target.decide("t", [0.5, 2, None, 2.0], "class", ["a", "b", "c", "d"])
+    assert str(error.value) == (
+        "target 't' should be a class, but has fractions: 0.5 (a). Classes are text or whole "
+        "numbers: ask for the kind number, or give these values as text."
+    )
+    assert Target.decide("t", ["0.5", "2"], "class").classes == ("0.5", "2")
+
+
 def test_a_subset_keeps_the_classes():
     target = Target.decide("t", ["a", "b", "c"])
     assert target.subset(np.array([2, 0])).encode().tolist() == [2, 0]
