@@ -79,6 +79,8 @@ class EmbedOptions:
     prune: bool = False
 
     def __post_init__(self) -> None:
+        parse_count("batch size", self.batch_size)
+        parse_count("number of workers", self.num_workers)
         if self.image_size is not None and self.image_size < 1:
             raise OptionError(
                 f"image size is {self.image_size}, but must be at least 1 pixel. "

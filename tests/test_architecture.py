@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 
 FLOORS: list[tuple[str, list[str]]] = [
-    ("ground", ["version", "errors", "digest", "durable", "progress"]),
+    ("ground", ["version", "errors", "digest", "durable", "processors", "progress"]),
     ("values", ["spec", "samples", "config", "results"]),
     ("parts", ["inputs", "pooling", "fusion", "optimization", "cache"]),
     ("assemblies", ["backbones", "heads"]),

@@ -23,6 +23,7 @@ from typing import Any
 
 from pipeline.backbones.device import import_openvino
 from pipeline.digest import digest_bytes, digest_json
+from pipeline.errors import BackboneError, reason_of
 from pipeline.spec import Preprocessing
 
 __all__ = ["PreparedGraph", "graph_folder", "network_versions", "read_graph", "written_graph"]
@@ -63,12 +64,24 @@ def processor_features() -> str:
 
 
 def written_graph(model: Any) -> dict[str, bytes]:
-    """Write a graph: the content of each of its files by name."""
+    """Write a graph: the content of each of its files by name.
+
+    Raises
+    ------
+    BackboneError
+        When the temporary folder has no room.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        import_openvino().save_model(  # type: ignore[union-attr]
-            model, Path(folder) / _FILES[0], compress_to_fp16=False
-        )
-        return {name: (Path(folder) / name).read_bytes() for name in _FILES}
+        try:
+            import_openvino().save_model(  # type: ignore[union-attr]
+                model, Path(folder) / _FILES[0], compress_to_fp16=False
+            )
+            return {name: (Path(folder) / name).read_bytes() for name in _FILES}
+        except (OSError, RuntimeError) as error:
+            raise BackboneError(
+                f"the converted network cannot be written to {folder}: {reason_of(error)}. Make "
+                "room there, or name another temporary folder: TMPDIR."
+            ) from error
 
 
 def read_graph(contents: Mapping[str, bytes]) -> Any:
@@ -150,7 +163,7 @@ class PreparedGraph:
             own = json.loads(json.dumps(self.shaped_by))
             if facts["shaped_by"] == own and ("files" in facts) != ("refused" in facts):
                 return facts
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         self._drop()
         return None

@@ -116,8 +116,9 @@ def describe(name: str = "efficientnet_lite0", **options: Any) -> EmbeddingSpec:
 def forget(weights_digest: str) -> None:
     """Remove the kept descriptions of these weights: the name stands for others by now."""
     for path in graph_folder().glob("*.json"):
-        if weights_digest.encode() in path.read_bytes():
-            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if weights_digest.encode() in path.read_bytes():
+                path.unlink()
 
 
 @dataclass(frozen=True)
@@ -129,15 +130,18 @@ class _Place:
     shape: Mapping[str, Any]
 
     @cached_property
+    def follows_from(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "weights": self._weights_content(),
+            "shape": dict(self.shape),
+            "networks": network_versions(),
+            "description_version": DESCRIPTION_VERSION,
+        }
+
+    @property
     def path(self) -> Path:
-        follows_from = [
-            self.name,
-            self._weights_content(),
-            dict(self.shape),
-            network_versions(),
-            DESCRIPTION_VERSION,
-        ]
-        return graph_folder() / f"{digest_json(follows_from).hex()}.json"
+        return graph_folder() / f"{digest_json(self.follows_from).hex()}.json"
 
     def _weights_content(self) -> str:
         """Name the weights: a file by its content, for its name may stay and its content not."""
@@ -152,14 +156,14 @@ class _Place:
         try:
             kept = json.loads(path.read_bytes())
             facts = kept["facts"]
-            if kept["digest"] == digest_json(facts).hex():
+            asked = facts["follows_from"] == self.follows_from
+            if asked and kept["digest"] == digest_json(facts).hex():
                 spec = EmbeddingSpec.from_json(facts["spec"] | numbers)
                 layers = {layer["name"]: Layer(**layer) for layer in facts["layers"]}
                 return Description(spec, layers, self.weights)
-        except (OSError, ValueError, KeyError, TypeError, InputError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, InputError):
             pass
         _log.warning("the description %s is damaged: it is made anew", path)
-        path.unlink(missing_ok=True)
         return None
 
     def keep(self, found: Description) -> None:
@@ -168,11 +172,6 @@ class _Place:
         It is looked for by what a user asks, and by what became of that: a cache answers
         with the latter for every option that is not given again.
         """
-        facts = {
-            "spec": found.spec.to_json(),
-            "layers": [asdict(layer) for layer in found.layers.values()],
-        }
-        kept = {"facts": facts, "digest": digest_json(facts).hex()}
         height, width = found.spec.preprocess.image_size
         became = {
             "pooling": found.spec.pooling,
@@ -180,7 +179,13 @@ class _Place:
             "resize": found.spec.preprocess.resize,
         }
         with suppress(OSError):
-            for path in {self.path, replace(self, shape=became).path}:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with write_durably(path) as temporary:
+            for place in (self, replace(self, shape=became)):
+                facts = {
+                    "follows_from": place.follows_from,
+                    "spec": found.spec.to_json(),
+                    "layers": [asdict(layer) for layer in found.layers.values()],
+                }
+                kept = {"facts": facts, "digest": digest_json(facts).hex()}
+                place.path.parent.mkdir(parents=True, exist_ok=True)
+                with write_durably(place.path) as temporary:
                     temporary.write_text(json.dumps(kept, indent=2), encoding="utf-8")

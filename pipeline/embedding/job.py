@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -240,15 +240,17 @@ class EmbeddingJob:
             work = [(batches, self._forwards(layers, device, total)) for batches, layers in todo]
         with Progress(total, "images", visible=progress) as shown:
             for batches, forwards in work:
-                for batch in write_parts(
+                writing = write_parts(
                     self.samples, forwards, batches, folder,
                     settings={"batch_size": batch_size, "device": device},
                     known=self._known, clock=self.clock,
                     num_workers=parse_count("number of workers", self.options.num_workers),
                     max_pixels=self.options.max_pixels,
-                ):  # fmt: skip
-                    self.computed += int(batch.filled.sum())
-                    shown.advance(len(batch.rows))
+                )  # fmt: skip
+                with closing(writing):  # a Ctrl-C here: the last part is written under the lock
+                    for batch in writing:
+                        self.computed += int(batch.filled.sum())
+                        shown.advance(len(batch.rows))
 
     def _forwards(self, layers: Mapping[str, int], device: str, n_images: int) -> list[Forward]:
         return [

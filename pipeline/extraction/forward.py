@@ -77,7 +77,7 @@ class Forward:
         BackboneError
             When there is none for a single picture.
         """
-        size = self.limit or len(pictures) // 2
+        size = self.limit or max(1, len(pictures) // 2)
         while size:
             try:
                 starts = range(0, len(pictures), size)

@@ -7,9 +7,10 @@ Everything that turns inputs into embeddings goes through it: `embed` by way of 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
 import numpy as np
 
@@ -139,22 +140,26 @@ def extract(
         )
     depth = min(forward.engine.depth for forward in forwards)
     under_way: deque[_UnderWay] = deque()
-    try:
-        for loaded in loading:
-            clock.wait += loaded.waited
-            clock.decode += loaded.seconds
-            with clock.spent_on("forward"):
-                under_way.append(_begun(loaded, samples, forwards))
-                done = under_way.popleft().finish() if len(under_way) >= depth else None
-            if done is not None:
+    with closing(loading):
+        try:
+            for loaded in loading:
+                clock.wait += loaded.waited
+                clock.decode += loaded.seconds
+                with clock.spent_on("forward"):
+                    under_way.append(_UnderWay.of(loaded, samples))
+                    under_way[-1].begin(forwards)
+                    done = under_way[0].finish() if len(under_way) >= depth else None
+                if done is not None:
+                    under_way.popleft()
+                    yield done
+            while under_way:
+                with clock.spent_on("forward"):
+                    done = under_way[0].finish()
+                under_way.popleft()
                 yield done
-        while under_way:
-            with clock.spent_on("forward"):
-                done = under_way.popleft().finish()
-            yield done
-    finally:
-        for batch in under_way:
-            batch.abandon()
+        finally:
+            for batch in under_way:
+                batch.abandon()
 
 
 @dataclass(frozen=True)
@@ -163,34 +168,32 @@ class _UnderWay:
 
     loaded: Loaded
     ids: tuple[str, ...]
-    running: Sequence[Running]
-    empty: Mapping[str, NDArray[np.floating]]
+    running: list[Running] = field(default_factory=list)
+    layers: dict[str, NDArray[np.floating]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, loaded: Loaded, samples: SampleSet) -> Self:
+        return cls(loaded, tuple(samples.ids[row] for row in loaded.rows))
+
+    def begin(self, forwards: Sequence[Forward]) -> None:
+        """Start every backbone on it; where no slot is filled, there is nothing to run."""
+        filled = self.loaded.mask
+        for forward in forwards:
+            if filled.any():
+                pictures = self.loaded.images[forward.preprocess]
+                self.running.append(forward.begin(pictures, self.ids, filled))
+            else:
+                dtype, n = forward.spec.store_dtype, len(self.ids)
+                self.layers.update({k: np.zeros((n, w), dtype) for k, w in forward.layers.items()})
 
     def finish(self) -> Extracted:
-        layers = dict(self.empty)
         for running in self.running:
-            layers |= running.result()
-        return _extracted(self.loaded, self.ids, layers)
+            self.layers.update(running.result())
+        return _extracted(self.loaded, self.ids, self.layers)
 
     def abandon(self) -> None:
         for running in self.running:
             running.abandon()
-
-
-def _begun(loaded: Loaded, samples: SampleSet, forwards: Sequence[Forward]) -> _UnderWay:
-    ids = tuple(samples.ids[row] for row in loaded.rows)
-    filled = loaded.mask
-    if not filled.any():
-        empty = {
-            name: np.zeros((len(ids), width), forward.spec.store_dtype)
-            for forward in forwards
-            for name, width in forward.layers.items()
-        }
-        return _UnderWay(loaded, ids, (), empty)
-    running = [
-        forward.begin(loaded.images[forward.preprocess], ids, filled) for forward in forwards
-    ]
-    return _UnderWay(loaded, ids, running, {})
 
 
 def _one_decoder(forwards: Sequence[Forward]) -> Decoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Self
@@ -35,7 +35,7 @@ def write_parts(
     num_workers: int | None = None,
     max_pixels: int | None = None,
     clock: Clock | None = None,
-) -> Iterator[Extracted]:
+) -> Generator[Extracted, None, None]:
     """Embed planned batches into parts; a kill loses what came after the last part.
 
     Parameters

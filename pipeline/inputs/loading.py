@@ -7,10 +7,9 @@ their planned order, and an input that cannot be read keeps its slot, so rows ne
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +19,7 @@ from pipeline.errors import OptionError, UnreadableError
 from pipeline.inputs.decoding import MAX_PIXELS, Decoder, check_decoder
 from pipeline.inputs.preparation import prepare
 from pipeline.inputs.reading import read
+from pipeline.processors import usable_processors
 from pipeline.spec import Preprocessing
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def auto_workers(cpu_count: int | None = None) -> int:
     >>> auto_workers(2), auto_workers(64)
     (2, 16)
     """
-    return min(cpu_count or _usable_cpus(), _MOST_WORKERS)
+    return min(cpu_count or usable_processors(), _MOST_WORKERS)
 
 
 def load(
@@ -127,7 +127,7 @@ def load(
     num_workers: int | None = None,
     decoder: Decoder = "torchcodec",
     max_pixels: int | None = None,
-) -> Iterator[Loaded]:
+) -> Generator[Loaded, None, None]:
     """Load batches in their planned order, a few ahead of the receiver.
 
     Parameters
@@ -172,12 +172,12 @@ def load(
         raise OptionError(
             f"num_workers is {workers}, but must be 1 or more. Leave it out for auto."
         )
-    most = _MOST_A_PROCESSOR * _usable_cpus()
+    most = _MOST_A_PROCESSOR * usable_processors()
     if workers > most:
         _log.warning(
             "%d loading threads are more than %d processors can use: %d serve",
             workers,
-            _usable_cpus(),
+            usable_processors(),
             most,
         )
         workers = most
@@ -187,7 +187,9 @@ def load(
     return _in_order(work, batches, workers)
 
 
-def _in_order(work: _Work, batches: Sequence[Sequence[int]], workers: int) -> Iterator[Loaded]:
+def _in_order(
+    work: _Work, batches: Sequence[Sequence[int]], workers: int
+) -> Generator[Loaded, None, None]:
     pool = ThreadPoolExecutor(workers, thread_name_prefix="loading")
     ahead: deque[_Pending] = deque()
     try:
@@ -272,10 +274,3 @@ class _Work:
         for preprocessing, out in outs.items():
             prepare(pixels, preprocessing, out)
         return slot
-
-
-def _usable_cpus() -> int:
-    """Count the processors that this process is allowed to run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

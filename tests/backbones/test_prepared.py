@@ -73,7 +73,7 @@ def test_a_damaged_graph_is_made_anew(graphs, backbone, name, caplog):
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
     if name == "graph.json":
-        (folder / name).write_text("{")
+        (folder / name).write_text("[" * 100_000)
     with caplog.at_level(logging.WARNING):
         assert prepared_engine(place(backbone), "cpu") is None
     assert "is damaged: it is made anew" in caplog.text
@@ -162,3 +162,24 @@ assert not {{"torch", "timm", "openvino_telemetry"}} & {{n for n, m in sys.modul
 def test_the_folder_is_the_users_unless_moved(monkeypatch):
     monkeypatch.delenv("PIPELINE_CACHE_DIR")
     assert graph_folder().parts[-2:] == ("transfer-pipeline", "graphs")
+
+
+def test_a_temporary_folder_without_room_is_said_and_is_no_verdict(graphs, backbone, tmp_path):
+    program = f"""
+import resource
+from pipeline.backbones import load_backbone
+from pipeline.errors import BackboneError
+backbone = load_backbone("timm/test_resnet", weights=None)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+try:
+    backbone.engine({TAPS!r}, device="cpu", precision="float32")
+except BackboneError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("the converted network cannot be written to ")
+    assert done.stdout.endswith("Make room there, or name another temporary folder: TMPDIR.\n")
+    assert not place(backbone).path.exists()

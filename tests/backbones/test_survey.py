@@ -133,3 +133,15 @@ def test_descriptions_of_weights_that_are_gone_are_forgotten(graphs):
 def test_a_bundled_backbone_stands_in_the_catalog(graphs):
     assert describe(precision="float32").backbone == "efficientnet_lite0"
     assert not graphs.exists()
+
+
+def test_a_description_in_the_place_of_another_is_not_trusted(graphs, caplog):
+    described(pooling="max")
+    other = next(graphs.iterdir()).read_text()
+    for path in graphs.iterdir():
+        path.unlink()
+    first = described()
+    for path in graphs.iterdir():
+        path.write_text(other)
+    assert described() == first
+    assert "is damaged: it is made anew" in caplog.text

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -361,3 +362,12 @@ def test_an_error_of_the_writing_thread_ends_the_loop(tmp_path):
     batches = plan_batches(range(20), 4)
     with pytest.raises((CacheError, OSError)):
         list(write_parts(samples, [forward()], batches, folder, settings={}))
+
+
+def test_an_error_in_the_middle_ends_the_loading_threads_at_once():
+    samples = SampleSet.from_arrays(np.stack([pixels(seed) for seed in range(200)]))
+    stopping = replace(forward(), engine=Stopping(forward().engine, 1))
+    with pytest.raises(KeyboardInterrupt) as held:  # its traceback holds the loop's frames
+        extracted(samples, [stopping], 4)
+    assert held.value is not None
+    assert not [one for one in threading.enumerate() if one.name.startswith("loading")]

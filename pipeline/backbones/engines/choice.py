@@ -16,7 +16,6 @@ from pipeline.backbones.engines.fidelity import Reference, unlike
 from pipeline.backbones.engines.openvino_engine import OpenVINOEngine, converted
 from pipeline.backbones.layer import Layer
 from pipeline.backbones.prepared import PreparedGraph, read_graph, written_graph
-from pipeline.errors import BackboneError
 from pipeline.spec import Precision
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def make_engine(
     Raises
     ------
     BackboneError
-        When the network loses too much in this precision, whatever the engine.
+        When there is no room to write the converted graph.
     """
     from pipeline.backbones.engines.torch_engine import COMPILE_FROM, TorchEngine
 
@@ -86,11 +85,8 @@ def make_engine(
     eager = TorchEngine(network, layers, device, precision)
     if precision != "float32":
         reason = unlike(reference().agreements(eager), precision)
-        if reason is not None:
-            raise BackboneError(
-                f"the network cannot be run in {precision}: {reason}. Compute more exactly: "
-                "--precision float32."
-            )
+        if reason is not None:  # not the engine's fault: this arithmetic gives no more
+            _log.warning("%s loses much (%s): --precision float32 does not", precision, reason)
     return eager
 
 
@@ -136,12 +132,16 @@ def _checked(
 
     graph = EmbeddingGraph(network, layers)
     try:
-        # Written and read again even where it is not kept: a graph that comes from its files
-        # differs from the converted one in the last bit, and every run shall give the same.
-        contents = written_graph(converted(graph, network.preprocess.image_size))
+        model = converted(graph, network.preprocess.image_size)
+    except Exception as error:  # openvino raises whatever its parts raise
+        raise _CannotConvertError(_why(error)) from error
+    # Written and read again even where it is not kept: a graph that comes from its files
+    # differs from the converted one in the last bit, and every run shall give the same.
+    contents = written_graph(model)
+    try:
         engine = OpenVINOEngine(read_graph(contents), precision)
         agreements = reference.agreements(engine)
-    except Exception as error:  # openvino raises whatever its parts raise
+    except Exception as error:
         raise _CannotConvertError(_why(error)) from error
     reason = unlike(agreements, precision)
     if reason is not None:

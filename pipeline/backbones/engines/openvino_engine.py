@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.backbones.device import import_openvino
 from pipeline.backbones.engines.engine import Engine, EngineMemoryError
+from pipeline.processors import usable_processors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,12 +43,18 @@ class OpenVINOEngine(Engine):
     name = "openvino"
 
     def __init__(self, model: Any, precision: str):
-        # Every engine of a process is compiled alike: OpenVINO 2026.4 crashes where compiled
-        # models of unequal numbers of threads run by turns.
+        # The same number for every engine of a process, where the hint alone may choose by the
+        # model: OpenVINO 2026.4 crashes where compiled models of unequal threads run by turns.
+        n_processors = usable_processors()
+        streams = min(n_processors, max(2, n_processors // 4))
         self._compiled = import_openvino().compile_model(  # type: ignore[union-attr]
             model,
             "CPU",
-            {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "THROUGHPUT"},
+            {
+                "INFERENCE_PRECISION_HINT": _HINTS[precision],
+                "PERFORMANCE_HINT": "THROUGHPUT",
+                "NUM_STREAMS": streams,
+            },
         )
         # One more than run at once, so that none waits for us to fetch its result.
         self.depth = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS") + 1
@@ -75,10 +82,11 @@ class _Running:
         self._request, self._batch, self._count, self._idle = request, batch, count, idle
 
     def result(self) -> NDArray[np.float32]:
+        request, self._request = self._request, None  # it is given back once
         with _memory_errors():
-            self._request.wait()
-        vectors: NDArray[np.float32] = self._request.get_output_tensor().data[: self._count].copy()
-        self._idle.append(self._request)
+            request.wait()
+        vectors: NDArray[np.float32] = request.get_output_tensor().data[: self._count].copy()
+        self._idle.append(request)
         return vectors
 
 

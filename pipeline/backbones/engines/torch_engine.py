@@ -162,8 +162,13 @@ class _OnDevice:
 
 @contextmanager
 def _exact() -> Iterator[None]:
-    """Take the same kernels each time, without TF32."""
-    with torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    ):
-        yield
+    """Take the same kernels each time, without TF32; the caller's choice comes back after."""
+    products = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(products)
