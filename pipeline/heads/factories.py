@@ -51,10 +51,12 @@ def knn(kind: str, class_weight: str | None, random_state: int) -> Any:
     from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
     _no_weights("knn", class_weight)
+    # By brute force, as scikit-learn does from 16 features on by itself: its trees count their
+    # searches, so that a model would be saved as other bytes after it has predicted.
     if kind == "number":
-        own: Any = KNeighborsRegressor(weights="distance")
+        own: Any = KNeighborsRegressor(weights="distance", algorithm="brute")
         return TunedRegressor(own, "n_neighbors", NEIGHBOURS, random_state=random_state)
-    own = KNeighborsClassifier(weights="distance")
+    own = KNeighborsClassifier(weights="distance", algorithm="brute")
     return TunedClassifier(own, "n_neighbors", NEIGHBOURS, random_state=random_state)
 
 

@@ -115,7 +115,8 @@ def test_a_closed_pipe_is_no_error():
     assert (child.returncode, err) == (0, b"")
 
 
-def test_ctrl_c_is_130_and_the_same_command_goes_on(album, tiny, tmp_path, cli):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_is_130_and_the_same_command_goes_on(album, tiny, tmp_path, cli, sent):
     """The signal comes when the first parts lie on the disk, or before."""
     cache = tmp_path / "a cache.h5"
     words = ["embed", str(album), str(cache), *tiny]
@@ -125,7 +126,7 @@ def test_ctrl_c_is_130_and_the_same_command_goes_on(album, tiny, tmp_path, cli):
     first = child.stderr.readline()
     assert first.startswith("25 images, 3 classes")
     time.sleep(0.3)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(sent)
     _, err = child.communicate()
     assert child.returncode == 130, err
     assert "Traceback" not in err

@@ -121,9 +121,9 @@ folder, *heads = sys.argv[1:]
 store = store_of(36)
 for head in heads:
     model = TransferModel.load(f"{folder}/{head}.safetensors")
-    model.save(f"{folder}/{head}.resaved")
     np.save(f"{folder}/{head}.npy", model.predict_proba(store))
     np.save(f"{folder}/{head}.labels.npy", model.predict(store))
+    model.save(f"{folder}/{head}.resaved")
     train(store, TrainOptions(head=head, fusion="last")).save(f"{folder}/{head}.retrained")
 assert "torch" not in sys.modules or "linear" in heads
 """
