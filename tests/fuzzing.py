@@ -91,6 +91,7 @@ MODELS = (
     Kind("model with a hostile header", mutations.forge_model_header, read_model, ()),
     Kind("model with a hostile description", mutations.forge_model_description, read_model, ()),
     Kind("model of forged tensors", mutations.forge_model_tensors, read_model, ()),
+    Kind("model of forged skops steps", mutations.forge_model_skops, read_model, ()),
 )
 
 
@@ -106,7 +107,7 @@ def write_cache(path: Path) -> Path:
 def write_models(folder: Path) -> list[Path]:
     """Make a model whose head is ours, and one whose head is scikit-learn's."""
     paths = []
-    for head in ("ridge", "lda"):
+    for head in ("ridge", "knn"):
         paths.append(folder / f"{head}.safetensors")
         model_of(store_of(), head=head).save(paths[-1])
     return paths

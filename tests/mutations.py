@@ -1,8 +1,10 @@
 """Damage and forgery: files that are nearly right, drawn from a seed."""
 
+import io
 import json
 import shutil
 import struct
+import zipfile
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
@@ -250,6 +252,27 @@ def forge_model_tensors(source: Path, path: Path, rng: np.random.Generator) -> N
     path.write_bytes(
         signed(safetensors.numpy.save(tensors | {name: np.ascontiguousarray(tensor)}, metadata))
     )
+
+
+def forge_model_skops(source: Path, path: Path, rng: np.random.Generator) -> None:
+    """Write hostile JSON or damaged arrays into the zip of a scikit-learn step."""
+    header, _ = _divided(source.read_bytes())
+    tensors = safetensors.numpy.load(source.read_bytes())
+    name = _one_of(sorted(n for n in tensors if tensors[n].tobytes()[:2] == b"PK"), rng)
+    with zipfile.ZipFile(io.BytesIO(tensors[name].tobytes())) as archive:
+        members = {member: archive.read(member) for member in archive.namelist()}
+    member = _one_of(sorted(members), rng) if rng.random() < 0.3 else "schema.json"
+    if member == "schema.json":
+        members[member] = hostile(members[member].decode(), rng).encode(errors="surrogatepass")
+    else:
+        members[member] = mutated(members[member], rng)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+    tensors[name] = np.frombuffer(buffer.getvalue(), np.uint8)
+    metadata = json.loads(header)["__metadata__"]
+    path.write_bytes(signed(safetensors.numpy.save(tensors, metadata)))
 
 
 def signed(content: bytes) -> bytes:

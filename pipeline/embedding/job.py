@@ -18,7 +18,14 @@ from pipeline.cache import EmbeddingStore, Failure, Part, PartFolder, digests_of
 from pipeline.config import EmbedOptions, parse_count
 from pipeline.embedding.labels import same_columns, stored_columns
 from pipeline.embedding.ledger import failures_among, nothing_usable
-from pipeline.embedding.plan import Plan, make_plan, mark_of, open_batches, refuse_losses
+from pipeline.embedding.plan import (
+    Plan,
+    is_outdated,
+    make_plan,
+    mark_of,
+    open_batches,
+    refuse_losses,
+)
 from pipeline.embedding.summary import Summary
 from pipeline.embedding.wanted import wanted_backbones
 from pipeline.errors import BadInputError, CacheError
@@ -131,14 +138,14 @@ class EmbeddingJob:
         """
         folder = PartFolder(self.cache)
         with nullcontext() if self.old is None else self.old:
-            parts = folder.read(self.specs.values()).sound
+            parts = self._parts(folder)
             batch_size, device = self._settings(parts)
             todo = self._todo(parts, batch_size)
             self.clock.start = time.perf_counter() - self.clock.began
             if todo:
                 self._refuse_full_disk(todo)
                 self._write_parts(folder, todo, batch_size, device, progress)
-                parts = folder.read(self.specs.values()).sound
+                parts = self._parts(folder)
             self._refuse_failures(parts)
             if self._merge_is_due:
                 with self.clock.spent_on("write"):
@@ -146,6 +153,19 @@ class EmbeddingJob:
         folder.remove()  # a kill right after a merge leaves it empty
         with EmbeddingStore.open(self.cache) as store:
             return Summary.of(store, self.clock, self.computed)
+
+    def _parts(self, folder: PartFolder) -> list[Part]:
+        """Read what runs have left in parts; what the cache knows better is dropped."""
+        pairs = enumerate(zip(self.samples.ids, self.marks, strict=True))
+        fresh = set(self.plan.fresh)
+        settled = {name: mark for row, (name, mark) in pairs if row not in fresh}
+        parts = []
+        for part in folder.read(self.specs.values()).sound:
+            if is_outdated(part, settled):
+                folder.drop(part)
+            else:
+                parts.append(part)
+        return parts
 
     def _planned(self) -> Plan:
         by_content = bool(self.new_layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.cache import EmbeddingStore, Part
     from pipeline.samples import SampleSet
 
-__all__ = ["Mark", "Plan", "make_plan", "mark_of", "open_batches", "refuse_losses"]
+__all__ = ["Mark", "Plan", "is_outdated", "make_plan", "mark_of", "open_batches", "refuse_losses"]
 
 _MOST_LOST = 0.1
 
@@ -124,6 +124,20 @@ def open_batches(
         for batch in batches
         if not all(marks[row] in made.get(samples.ids[row], ()) for row in batch)
     ]
+
+
+def is_outdated(part: Part, settled: Mapping[str, Mark]) -> bool:
+    """Whether a part was made of an input as it is no more.
+
+    Parameters
+    ----------
+    part : Part
+    settled : mapping of str to Mark
+        The inputs that will not be read again, for the cache knows them as they are: a part
+        that knows one of them otherwise must not have the last word.
+    """
+    made = _marks(part.ids, part.inputs)
+    return any(name in settled and settled[name] not in made[name] for name in part.ids)
 
 
 def refuse_losses(samples: SampleSet, old: EmbeddingStore, plan: Plan) -> int:
