@@ -20,10 +20,10 @@ from pipeline.embedding.labels import same_columns, stored_columns
 from pipeline.embedding.ledger import failures_among, nothing_usable
 from pipeline.embedding.plan import (
     Plan,
-    is_outdated,
     make_plan,
     mark_of,
     open_batches,
+    outdated_parts,
     refuse_losses,
 )
 from pipeline.embedding.summary import Summary
@@ -156,16 +156,11 @@ class EmbeddingJob:
 
     def _parts(self, folder: PartFolder) -> list[Part]:
         """Read what runs have left in parts; what the cache knows better is dropped."""
-        pairs = enumerate(zip(self.samples.ids, self.marks, strict=True))
-        fresh = set(self.plan.fresh)
-        settled = {name: mark for row, (name, mark) in pairs if row not in fresh}
-        parts = []
-        for part in folder.read(self.specs.values()).sound:
-            if is_outdated(part, settled):
-                folder.drop(part)
-            else:
-                parts.append(part)
-        return parts
+        found = folder.read(self.specs.values()).sound
+        outdated = outdated_parts(self.samples, self.marks, self.plan, found)
+        for part in outdated:
+            folder.drop(part)
+        return [part for part in found if part not in outdated]
 
     def _planned(self) -> Plan:
         by_content = bool(self.new_layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from pipeline.cache import EmbeddingStore, Part
     from pipeline.samples import SampleSet
 
-__all__ = ["Mark", "Plan", "is_outdated", "make_plan", "mark_of", "open_batches", "refuse_losses"]
+__all__ = [
+    "Mark",
+    "Plan",
+    "make_plan",
+    "mark_of",
+    "open_batches",
+    "outdated_parts",
+    "refuse_losses",
+]
 
 _MOST_LOST = 0.1
 
@@ -126,18 +134,24 @@ def open_batches(
     ]
 
 
-def is_outdated(part: Part, settled: Mapping[str, Mark]) -> bool:
-    """Whether a part was made of an input as it is no more.
+def outdated_parts(
+    samples: SampleSet, marks: Sequence[Mark], plan: Plan, parts: Sequence[Part]
+) -> list[Part]:
+    """Find the parts that know an input otherwise than the cache does, which knows it as it is.
 
-    Parameters
-    ----------
-    part : Part
-    settled : mapping of str to Mark
-        The inputs that will not be read again, for the cache knows them as they are: a part
-        that knows one of them otherwise must not have the last word.
+    Such an input will not be read again, and a part must not have the last word on it.
     """
-    made = _marks(part.ids, part.inputs)
-    return any(name in settled and settled[name] not in made[name] for name in part.ids)
+    fresh = set(plan.fresh)
+    pairs = enumerate(zip(samples.ids, marks, strict=True))
+    settled = {name: mark for row, (name, mark) in pairs if row not in fresh}
+    return [
+        part
+        for part in parts
+        if any(
+            name in settled and settled[name] not in made
+            for name, made in _marks(part.ids, part.inputs).items()
+        )
+    ]
 
 
 def refuse_losses(samples: SampleSet, old: EmbeddingStore, plan: Plan) -> int:
