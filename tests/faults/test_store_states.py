@@ -273,7 +273,7 @@ def append(path: Path, arrays, ids) -> None:
 
 
 HOW = settings(
-    max_examples=12,
+    max_examples=8,
     stateful_step_count=14,
     deadline=None,
     derandomize=True,
