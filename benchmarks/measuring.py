@@ -22,8 +22,10 @@ from pipeline import EmbeddingStore
 from pipeline.backbones import resolve_precision
 
 LOOPS = Path(__file__).with_name("loops.py")
+RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("transfer-pipeline", "torch", "torchvision", "timm", "openvino", "torchcodec", "numpy",
-            "pillow", "embetter", "img2vec-pytorch", "thingsvision")  # fmt: skip
+            "pillow", "h5py", "filelock", "safetensors", "scikit-learn", "skops", "embetter",
+            "img2vec-pytorch", "thingsvision")  # fmt: skip
 PROBE = 16
 """Photos that every contestant is tried on before the clock runs."""
 
@@ -155,6 +157,13 @@ def machine(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {package: _version(package) for package in PACKAGES},
     }
+
+
+def write_results(out: Path, benchmark: str, found: Mapping[str, Any]) -> None:
+    """Write figures beside what they were measured on."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    told = {"benchmark": benchmark, "machine": machine("cpu"), **found}
+    out.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def _processor() -> str:

@@ -115,6 +115,13 @@ class EmbeddingSpec:
     modality: str = "image"
     preprocess_version: int = PREPROCESS_VERSION
 
+    def __post_init__(self) -> None:
+        if self.store_dtype not in get_args(StoreDtype):
+            raise InputError(
+                f"store_dtype is {self.store_dtype!r}, but must be one of "
+                f"{', '.join(get_args(StoreDtype))}."
+            )
+
     def key(self) -> str:
         """Hex digest of all fields: what a cache is looked up by."""
         return digest_json(self.to_json()).hex()

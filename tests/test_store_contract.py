@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -161,6 +162,20 @@ def test_a_file_that_changes_after_the_kill_is_embedded_as_it_is_now(own, interr
     run(own, interrupted)
     run(own, tmp_path / "afresh.h5")
     assert_same_cache(interrupted, tmp_path / "afresh.h5")
+
+
+def test_a_file_put_back_after_the_kill_keeps_the_row_of_the_cache(own, cache, whole):
+    """The part of the other content must not win over the cache, which holds the right one."""
+    embed_in_parts(own, cache)
+    path = own / name_of(0)
+    content, then = path.read_bytes(), path.stat().st_mtime_ns
+    write_pictures(own, {name_of(0): 31})
+    assert next(moment for moment in range(1, 30) if _dies_with_a_part(moment, own, cache))
+    path.write_bytes(content)
+    os.utime(path, ns=(then, then))
+    run(own, cache)
+    assert_same_cache(cache, whole)
+    assert PartFolder(cache).count() == 0
 
 
 def test_parts_of_another_spec_are_never_reused(own, interrupted):

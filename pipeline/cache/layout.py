@@ -11,7 +11,7 @@ storage, virtual parts or filters, and no larger than the file.
 from __future__ import annotations
 
 import json
-import os
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -41,7 +41,10 @@ _TEXT = h5py.string_dtype()
 _FAILURE = np.dtype([("id", _TEXT), ("reason", _TEXT), *((n, INPUT[n]) for n in INPUT.names or ())])
 _ERRORS = "surrogateescape"
 """File names of Linux need not be UTF-8."""
-_MISREADINGS = (OSError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError)
+_MISREADINGS = (
+    OSError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError,
+    MemoryError,
+)  # fmt: skip
 _DEEPEST, _MOST = 16, 10_000
 _STEERED = ("layers", "checksums", "targets")
 _SINGLE = ("ids", "inputs", "failed")
@@ -100,8 +103,14 @@ def _create(sheet: Sheet, contents: Contents) -> Layout:
     return Layout(contents, extents, checksums)
 
 
-def read_layout(file: BinaryIO) -> Layout:
+def read_layout(file: BinaryIO, content: mmap.mmap) -> Layout:
     """Read the structure of a file whose seal has been checked.
+
+    Parameters
+    ----------
+    file : binary file
+    content : mmap
+        Its bytes, as they lie on the disk.
 
     Raises
     ------
@@ -110,7 +119,7 @@ def read_layout(file: BinaryIO) -> Layout:
     """
     try:
         with h5py.File(file, "r") as root:
-            return _read(root, os.fstat(file.fileno()).st_size)
+            return _read(root, memoryview(content))
     except CacheError as error:
         raise CacheDamagedError(f"{file.name} is not to be trusted: {error}") from None
     except _MISREADINGS as error:
@@ -171,8 +180,8 @@ def _packed(failed: tuple[Failure, ...]) -> NDArray[np.void]:
     return records
 
 
-def _read(root: h5py.File, file_size: int) -> Layout:
-    datasets = dict(_datasets(root, file_size))
+def _read(root: h5py.File, content: memoryview) -> Layout:
+    datasets = dict(_datasets(root, content))
     specs = {
         name: EmbeddingSpec.from_json(value)
         for name, value in json.loads(root.attrs["specs"]).items()
@@ -200,7 +209,7 @@ def _read(root: h5py.File, file_size: int) -> Layout:
     return Layout(contents, extents, checksums)
 
 
-def _datasets(root: h5py.File, file_size: int) -> Iterator[tuple[str, h5py.Dataset]]:
+def _datasets(root: h5py.File, content: memoryview) -> Iterator[tuple[str, h5py.Dataset]]:
     """Walk over hard links only, and give every dataset that is safe to touch."""
     pending, count = [("", root)], 0
     while pending:
@@ -214,7 +223,8 @@ def _datasets(root: h5py.File, file_size: int) -> Iterator[tuple[str, h5py.Datas
                 raise CacheError("it holds more groups or deeper ones than a cache has.")
             found = group[name]
             if isinstance(found, h5py.Dataset):
-                _check_storage(inner, found, file_size)
+                _check_storage(inner, found, len(content))
+                _check_texts(inner, found, content)
                 yield inner, found
             elif isinstance(found, h5py.Group) and inner.split("/")[0] in _STEERED:
                 pending.append((inner, found))
@@ -232,6 +242,21 @@ def _check_storage(name: str, dataset: h5py.Dataset, file_size: int) -> None:
         raise CacheError(f"{name} is stored in chunks, not contiguous.")
     if dataset.size is None or dataset.size * dataset.id.get_type().get_size() > file_size:
         raise CacheError(f"{name} claims to be larger than the file.")
+
+
+def _check_texts(name: str, dataset: h5py.Dataset, content: memoryview) -> None:
+    """Add up what the texts claim: all may point to one, and ask for any amount of memory.
+
+    On the disk a text is 16 bytes, the first four of which say how long it is; a failure
+    begins with two texts.
+    """
+    if not dataset.dtype.hasobject or not dataset.size:
+        return
+    width, texts = (64, [0, 4]) if dataset.dtype.names else (16, [0])
+    numbers = np.frombuffer(content, "<u4", dataset.size * width // 4, dataset.id.get_offset())
+    claimed = numbers.reshape(dataset.size, -1)[:, texts].sum(dtype=np.uint64)
+    if claimed > len(content):
+        raise CacheError(f"{name} claims to hold more text than the file.")
 
 
 def _extent(dataset: h5py.Dataset, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Extent:

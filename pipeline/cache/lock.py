@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from pipeline.errors import CacheBusyError
+from pipeline.errors import CacheBusyError, CacheError
 from pipeline.progress import duration
 
 __all__ = ["CacheLock"]
@@ -37,6 +37,8 @@ class CacheLock:
     CacheBusyError
         On entering, when another process or thread holds the lock and ``wait`` is false:
         it names the holder's host, process and age.
+    CacheError
+        On entering, when the folder cannot be made or written.
 
     Examples
     --------
@@ -59,16 +61,25 @@ class CacheLock:
     def __enter__(self) -> Self:
         from filelock import Timeout
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        holder = self._holder()  # before trying: an old filelock empties the file
         try:
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            if not self.wait:
-                raise CacheBusyError(self.cache, holder or self._holder()) from None
-            _log.warning("%s is being written by %s: waiting", self.cache, holder)
-            self._lock.acquire()
-        self.path.write_text(json.dumps(_this_process()))
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            holder = self._holder()  # before trying: an old filelock empties the file
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                if not self.wait:
+                    raise CacheBusyError(self.cache, holder or self._holder()) from None
+                _log.warning("%s is being written by %s: waiting", self.cache, holder)
+                self._lock.acquire()
+            self.path.write_text(json.dumps(_this_process()))
+        except OSError as error:
+            self._lock.release()
+            made = isinstance(error, FileExistsError)  # by making a folder where a file stands
+            reason = "its folder is a file" if made else error.strerror or error
+            raise CacheError(
+                f"cannot write {self.cache}: {reason}. Give a place in a folder that can be "
+                "written, on a disk with room."
+            ) from error
         return self
 
     def __exit__(self, *error: object) -> None:

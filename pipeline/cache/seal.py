@@ -155,11 +155,12 @@ def _read(file: BinaryIO) -> Seal:
             )
         extents = tuple((int(offset), int(size)) for offset, size in value["extents"])
         size, block = int(value["size"]), int(value["user_block"])
-        found = Seal(version, size, block, extents, str(value["digest"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
+        digest = bytes.fromhex(value["digest"]).hex()
+        found = Seal(version, size, block, extents, digest)
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         raise _damaged(file, "has a seal that cannot be read") from None
-    inside = all(0 <= start <= start + length <= size for start, length in extents)
-    if not 0 < block <= _LONGEST_SEAL or not inside:
+    edges = [0, *(edge for start, length in extents for edge in (start, start + length)), size]
+    if not 0 < block <= _LONGEST_SEAL or edges != sorted(edges):  # inside the file, and apart
         raise _damaged(file, "has a seal that cannot be read")
     return found
 

@@ -143,12 +143,12 @@ class EmbeddingStore:
         from pipeline.cache.layout import read_layout  # loads h5py
 
         sealed = check_seal(file).extents
-        layout = read_layout(file)
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        layout = read_layout(file, content)
         if sealed != tuple(sorted(extent for extent in layout.extents.values() if extent[1])):
             raise CacheDamagedError(
                 f"{path} has layers where its seal knows none. Embed into another file."
             )
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         contents, arrays, guards = layout.contents, {}, {}
         for layer, width in contents.layers.items():
             values = _view(content, layout.extents[layer], dtype_of(layer, contents.specs))

@@ -18,7 +18,14 @@ from pipeline.cache import EmbeddingStore, Failure, Part, PartFolder, digests_of
 from pipeline.config import EmbedOptions, parse_count
 from pipeline.embedding.labels import same_columns, stored_columns
 from pipeline.embedding.ledger import failures_among, nothing_usable
-from pipeline.embedding.plan import Plan, make_plan, mark_of, open_batches, refuse_losses
+from pipeline.embedding.plan import (
+    Plan,
+    make_plan,
+    mark_of,
+    open_batches,
+    outdated_parts,
+    refuse_losses,
+)
 from pipeline.embedding.summary import Summary
 from pipeline.embedding.wanted import wanted_backbones
 from pipeline.errors import BadInputError, CacheError
@@ -135,14 +142,14 @@ class EmbeddingJob:
         """
         folder = PartFolder(self.cache)
         with nullcontext() if self.old is None else self.old:
-            parts = folder.read(self.specs.values()).sound
+            parts = self._parts(folder)
             batch_size, device = self._settings(parts)
             todo = self._todo(parts, batch_size)
             self.clock.start = time.perf_counter() - self.clock.began
             if todo:
                 self._refuse_full_disk(todo)
                 self._write_parts(folder, todo, batch_size, device, progress)
-                parts = folder.read(self.specs.values()).sound
+                parts = self._parts(folder)
             self._refuse_failures(parts)
             if self._merge_is_due:
                 with self.clock.spent_on("write"):
@@ -150,6 +157,14 @@ class EmbeddingJob:
         folder.remove()  # a kill right after a merge leaves it empty
         with EmbeddingStore.open(self.cache) as store:
             return Summary.of(store, self.clock, self.computed)
+
+    def _parts(self, folder: PartFolder) -> list[Part]:
+        """Read what runs have left in parts; what the cache knows better is dropped."""
+        found = folder.read(self.specs.values()).sound
+        outdated = outdated_parts(self.samples, self.marks, self.plan, found)
+        for part in outdated:
+            folder.drop(part)
+        return [part for part in found if part not in outdated]
 
     def _planned(self) -> Plan:
         by_content = bool(self.new_layers)

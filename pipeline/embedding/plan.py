@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from pipeline.cache import EmbeddingStore, Part
     from pipeline.samples import SampleSet
 
-__all__ = ["Mark", "Plan", "make_plan", "mark_of", "open_batches", "refuse_losses"]
+__all__ = [
+    "Mark",
+    "Plan",
+    "make_plan",
+    "mark_of",
+    "open_batches",
+    "outdated_parts",
+    "refuse_losses",
+]
 
 _MOST_LOST = 0.1
 
@@ -123,6 +131,26 @@ def open_batches(
         batch
         for batch in batches
         if not all(marks[row] in made.get(samples.ids[row], ()) for row in batch)
+    ]
+
+
+def outdated_parts(
+    samples: SampleSet, marks: Sequence[Mark], plan: Plan, parts: Sequence[Part]
+) -> list[Part]:
+    """Find the parts that know an input otherwise than the cache does, which knows it as it is.
+
+    Such an input will not be read again, and a part must not have the last word on it.
+    """
+    fresh = set(plan.fresh)
+    pairs = enumerate(zip(samples.ids, marks, strict=True))
+    settled = {name: mark for row, (name, mark) in pairs if row not in fresh}
+    return [
+        part
+        for part in parts
+        if any(
+            name in settled and settled[name] not in made
+            for name, made in _marks(part.ids, part.inputs).items()
+        )
     ]
 
 

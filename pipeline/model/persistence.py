@@ -133,4 +133,6 @@ def _pack_texts(name: str, texts: Sequence[str], tensors: dict[str, NDArray[Any]
 def _unpack_texts(name: str, tensors: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
     content, ends = tensors[name].tobytes(), tensors[f"{name}/ends"].tolist()
     starts = [0, *ends][: len(ends)]
+    if [0, *ends, len(content)] != sorted([0, *ends, len(content)]):
+        raise ValueError(f"the texts of {name} overlap")  # a small file could ask for any memory
     return tuple(content[start:end].decode() for start, end in zip(starts, ends, strict=True))

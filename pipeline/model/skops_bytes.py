@@ -50,6 +50,7 @@ def load_estimator(content: bytes, trusted: tuple[str, ...]) -> Any:
     """
     skops_io = _skops_io()
     try:
+        _refuse_bombs(content)
         unknown = sorted(set(skops_io.get_untrusted_types(data=content)) - set(trusted))
         if unknown:
             raise ModelFileError(
@@ -61,6 +62,16 @@ def load_estimator(content: bytes, trusted: tuple[str, ...]) -> Any:
         raise
     except Exception as error:  # skops raises whatever its node types raise
         raise ModelFileError(f"the model file holds a step that cannot be read: {error}") from error
+
+
+def _refuse_bombs(content: bytes) -> None:
+    """Refuse what unpacks to more than it is: we store every member once, and as it is."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+    if sum(member.file_size for member in members) > len(content):
+        raise ModelFileError(
+            "the model file holds a step that unpacks to more than it is. Train it again."
+        )
 
 
 def _skops_io() -> Any:

@@ -24,6 +24,7 @@ __all__ = ["pack_step", "unpack_step"]
 
 _FLOAT, _SLICE, _TUPLE, _MAP = "float", "slice", "tuple", "map"
 _TENSOR, _TEXTS, _STEP = "tensor", "texts", "step"
+_WIDEST = 1000
 
 
 def pack_step(step: Any, prefix: str, tensors: dict[str, NDArray[Any]]) -> Any:
@@ -99,6 +100,14 @@ def _pack_array(array: NDArray[Any], prefix: str, tensors: dict[str, NDArray[Any
     return {_TEXTS: [array.dtype.str, array.tolist()]}
 
 
+def _text_array(dtype: str, texts: list[str]) -> NDArray[Any]:
+    """Make an array of texts; one of fixed width may not be wider than a text can need."""
+    width = np.dtype(dtype).itemsize // np.dtype("U1").itemsize
+    if np.dtype(dtype).kind not in "UO" or width > max(_WIDEST, *map(len, texts), 0):
+        raise ValueError(f"texts of the type {dtype!r}")
+    return np.array(texts, dtype=dtype)
+
+
 def _unpack(value: Any, tensors: Mapping[str, NDArray[Any]], trusted: tuple[str, ...]) -> Any:
     if isinstance(value, list):
         return [_unpack(item, tensors, trusted) for item in value]
@@ -108,7 +117,7 @@ def _unpack(value: Any, tensors: Mapping[str, NDArray[Any]], trusted: tuple[str,
     if kind == _TENSOR:
         return tensors[inner]
     if kind == _TEXTS:
-        return np.array(inner[1], dtype=inner[0])
+        return _text_array(*inner)
     if kind == _FLOAT:
         return float(inner)
     if kind == _SLICE:

@@ -181,3 +181,25 @@ def test_sealing_again_what_was_changed_on_purpose_makes_it_sound(copy):
     seal(copy, extents, 4096)
     with EmbeddingStore.open(copy) as store:
         assert store.targets["label"].kind == "multilabel"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("size", "Infinity"),
+        ("format_version", "1e999"),
+        ("user_block", "NaN"),
+        ("digest", '"\\ud800"'),
+        ("digest", "7"),
+        ("extents", "[[0, Infinity]]"),
+        ("extents", "[" * 100_000),
+        ("size", "9" * 5000),
+    ],
+)
+def test_hostile_json_in_the_seal_is_damage(copy, name, text):
+    content = copy.read_bytes()
+    value = json.loads(content.split(b"\n")[1])
+    line = json.dumps(value | {name: "@"}).replace('"@"', text).encode()
+    copy.write_bytes(content.split(b"\n")[0] + b"\n" + line + b"\n" + content[4096:])
+    with pytest.raises(CacheDamagedError, match="has a seal that cannot be read"):
+        EmbeddingStore.open(copy)

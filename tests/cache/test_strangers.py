@@ -1,5 +1,7 @@
 """A file from a stranger with a forged seal reaches nothing outside itself."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
@@ -113,6 +115,16 @@ def garble_specs(file):
     file.attrs["specs"] = '{"net": {}}'
 
 
+def list_specs(file):
+    file.attrs["specs"] = "[]"
+
+
+def store_objects(file):
+    specs = json.loads(file.attrs["specs"])
+    specs["net"]["store_dtype"] = "O"
+    file.attrs["specs"] = json.dumps(specs)
+
+
 def garble_layers(file):
     file.attrs["layers"] = "[[1]]"
 
@@ -140,6 +152,8 @@ def garble_layers(file):
         (drop_specs, "not laid out as a cache of ours"),
         (garble_specs, "missing or unknown fields|not a spec"),
         (garble_layers, "not laid out as a cache of ours"),
+        (list_specs, "not laid out as a cache of ours"),
+        (store_objects, "store_dtype is 'O', but must be one of float16, float32"),
     ],
 )
 def test_a_forged_file_is_refused(path, forge, sentence):
@@ -148,6 +162,28 @@ def test_a_forged_file_is_refused(path, forge, sentence):
         forge(file)
     seal(path, extents, 4096)
     with pytest.raises(CacheDamagedError, match=sentence):
+        EmbeddingStore.open(path)
+
+
+def test_texts_that_share_their_bytes_are_refused(path):
+    """Four ids of 10 KB in a file of 30: a million of them would ask for any memory."""
+    with h5py.File(path, "r+") as file:
+        extents = [(d.id.get_offset(), d.nbytes) for d in file["layers/net"].values()]
+        file["ids"][0] = "x" * 10_000
+        place = file["ids"].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[place : place + 64] = content[place : place + 16] * 4
+    path.write_bytes(content)
+    seal(path, extents, 4096)
+    assert len(content) < 40_000
+    with pytest.raises(CacheDamagedError, match="ids claims to hold more text than the file"):
+        EmbeddingStore.open(path)
+
+
+def test_layers_that_overlap_are_refused(path):
+    """A file of a thousand layers that lie in one place would ask for any memory."""
+    seal(path, [(5000, 100), (5000, 100)], 4096)
+    with pytest.raises(CacheDamagedError, match="has a seal that cannot be read"):
         EmbeddingStore.open(path)
 
 

@@ -453,3 +453,50 @@ def test_a_model_replaces_the_file_that_stands_there_or_leaves_it_alone(tmp_path
         f"cannot write {nowhere}: No such file or directory. Give a path in a folder that exists "
         "and can be written, on a disk with room."
     )
+
+
+# ------------------------------------------------------- small files that ask for any memory
+
+
+def rewritten(saved, path, change) -> None:
+    """Change the description and the tensors of a file, and sign it again."""
+    with safe_open(saved, "numpy") as file:
+        said = json.loads(file.metadata()["pipeline"])
+    tensors = safetensors.numpy.load_file(saved)
+    change(said, tensors)
+    forge(path, said, tensors)
+
+
+def test_texts_of_a_type_wider_than_they_are_refused(saved, tmp_path):
+    def change(said, _):
+        text = json.dumps(said["heads"])
+        assert '"<U3"' in text
+        said["heads"] = json.loads(text.replace('"<U3"', '"<U500000000"'))
+
+    rewritten(saved, tmp_path / "wide", change)
+    assert "texts of the type '<U500000000'" in refusal(tmp_path / "wide")
+
+
+@pytest.mark.parametrize("ends", [[420, 0] * 30, [421] * 60, [-1] * 60])
+def test_texts_that_overlap_are_refused(saved, tmp_path, ends):
+    def change(_, tensors):
+        tensors["split/ids/ends"] = np.array(ends)
+
+    rewritten(saved, tmp_path / "overlapping", change)
+    assert "the texts of split/ids overlap" in refusal(tmp_path / "overlapping")
+
+
+def test_a_step_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
+    saved, path = tmp_path / "lda", tmp_path / "bomb"
+    model_of(head="logistic").save(saved)
+
+    def change(said, tensors):
+        name = next(name for name in tensors if tensors[name].tobytes().startswith(b"PK"))
+        buffer = BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("schema.json", b" " * 10_000_000)
+        assert len(buffer.getvalue()) < 20_000
+        tensors[name] = np.frombuffer(buffer.getvalue(), np.uint8)
+
+    rewritten(saved, path, change)
+    assert "unpacks to more than it is" in refusal(path)
