@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pipeline.backbones import agreement
 from pipeline.cache import BLOCK_ROWS, CacheLock, EmbeddingStore, digests_of, is_cache
 from pipeline.config import EmbedOptions
-from pipeline.embedding import EmbeddingJob
+from pipeline.embedding import EmbeddingJob, mark_of
 from pipeline.errors import InputError, UnreadableError
 from pipeline.inputs import read
 from pipeline.model import embed_in_memory, read_model_file, rebuilt
@@ -108,7 +108,9 @@ def _not_finite(store: EmbeddingStore, layer: str, damaged: list[tuple[int, int]
             yield from (start + np.flatnonzero(~finite)).tolist()
 
 
-def repair(path: Path, samples: SampleSet, *, progress: bool = False) -> Summary:
+def repair(
+    path: Path, samples: SampleSet, *, max_pixels: int | None = None, progress: bool = False
+) -> Summary:
     """Embed the damaged rows of a cache again, and nothing else.
 
     Parameters
@@ -116,26 +118,42 @@ def repair(path: Path, samples: SampleSet, *, progress: bool = False) -> Summary
     path : Path
     samples : SampleSet
         The source that the cache was made from; what it holds beside is left alone.
+    max_pixels : int, optional
+        As for `embed`.
     progress : bool
 
     Raises
     ------
     InputError
-        When the source lacks rows of the cache.
+        When the source lacks rows of the cache, or holds something else under their names.
     """
     with CacheLock(path):
         with EmbeddingStore.open(path) as store:
             known = {*store.ids, *(failure.id for failure in store.failed)}
-            missing = set(store.ids) - set(samples.ids)
-        if missing:
-            raise InputError(
-                f"{len(missing)} of the {len(store.ids)} rows of {path} are not in this source, "
-                f"{min(missing)!r} for instance. Give the source that it was made from."
-            )
+            _refuse_other_source(store, samples)
         rows = [row for row, name in enumerate(samples.ids) if name in known]
-        job = EmbeddingJob(samples.subset(rows), path, EmbedOptions(), distrust=True)
+        options = EmbedOptions(max_pixels=max_pixels)
+        job = EmbeddingJob(samples.subset(rows), path, options, distrust=True)
         job.prepare()
         return job.execute(progress=progress)
+
+
+def _refuse_other_source(store: EmbeddingStore, samples: SampleSet) -> None:
+    """Make sure that the source holds what every row was made of; what looks alike is not read."""
+    sources = dict(zip(samples.ids, samples.sources, strict=True))
+    digests = digests_of(store.inputs)
+    stamps = store.inputs[["size", "mtime_ns"]].tolist()
+    other = [
+        name
+        for name, digest, stamp in zip(store.ids, digests, stamps, strict=True)
+        if name not in sources
+        or (mark_of(sources[name]) not in (stamp, digest) and _digest(sources[name]) != digest)
+    ]
+    if other:
+        raise InputError(
+            f"{len(other)} of the {len(store)} rows of {store.path} are not in this source as "
+            f"they were embedded, {other[0]!r} for instance. Give the source that it was made from."
+        )
 
 
 @dataclass(frozen=True)
@@ -168,7 +186,7 @@ def _verdict(found: float) -> str:
     return "rounding" if found >= _ROUNDING else "another network"
 
 
-def drift(path: Path, samples: SampleSet, *, seed: int = 0) -> Drift:
+def drift(path: Path, samples: SampleSet, *, max_pixels: int | None = None, seed: int = 0) -> Drift:
     """Embed a sample of the rows here and now, and compare with the stored ones.
 
     Parameters
@@ -177,6 +195,8 @@ def drift(path: Path, samples: SampleSet, *, seed: int = 0) -> Drift:
         A cache.
     samples : SampleSet
         The source that it was made from, or a part of it.
+    max_pixels : int, optional
+        As for `embed`.
     seed : int
         Of the sample of 32 rows.
 
@@ -192,7 +212,11 @@ def drift(path: Path, samples: SampleSet, *, seed: int = 0) -> Drift:
         shared = [row for row, name in enumerate(store.ids) if name in here]
         chosen = np.random.default_rng(seed).permutation(shared)[:_SAMPLE]
         digests = digests_of(store.inputs)
-        same = [row for row in sorted(chosen) if _digest(samples, here, store, row) == digests[row]]
+        same = [
+            row
+            for row in sorted(chosen)
+            if _digest(samples.sources[here[store.ids[row]]]) == digests[row]
+        ]
         if not same:
             raise InputError(
                 f"no row of {path} is in this source with the same content. Give the source "
@@ -204,6 +228,7 @@ def drift(path: Path, samples: SampleSet, *, seed: int = 0) -> Drift:
             store.layers,
             lambda name: rebuilt(store.specs[name], store.weights.get(name, "default")),
             own_modules=store.specs,  # the network itself, not a graph that was kept of it
+            max_pixels=max_pixels,
         )
         stored, slices = store.matrix(rows=same)
     found = {
@@ -213,11 +238,9 @@ def drift(path: Path, samples: SampleSet, *, seed: int = 0) -> Drift:
     return Drift(len(same), len(chosen) - len(same), found)
 
 
-def _digest(
-    samples: SampleSet, here: Mapping[str, int], store: EmbeddingStore, row: int
-) -> bytes | None:
+def _digest(source: Any) -> bytes | None:
     try:
-        return read(samples.sources[here[store.ids[row]]]).digest
+        return read(source).digest
     except UnreadableError:
         return None
 

@@ -73,8 +73,10 @@ def _told_error(told: dict[str, Any]) -> Exception:
         return InputError(told["message"])
     if told["kind"] == "system":
         return OSError(*told["arguments"])
-    kind = getattr(builtins, told["kind"], RuntimeError)
-    return cast("Exception", kind(told["message"]))
+    try:
+        return cast("Exception", getattr(builtins, told["kind"])(told["message"]))
+    except (AttributeError, TypeError):  # of a library, or made of more than a sentence
+        return RuntimeError(f"{told['kind']}: {told['message']}")
 
 
 def _read(
@@ -87,12 +89,16 @@ def _read(
         told = {"error": {"kind": "ours", "message": str(error)}}
     except MemoryError:
         os._exit(1)
-    except OSError as error:
-        where = None if error.filename is None else str(error.filename)
-        told = {"error": {"kind": "system", "arguments": [error.errno, error.strerror, where]}}
     except Exception as error:
-        told = {"error": {"kind": type(error).__name__, "message": str(error)}}
+        told = {"error": _told(error)}
     answer.send_bytes(json.dumps(told).encode())
+
+
+def _told(error: Exception) -> dict[str, Any]:
+    if isinstance(error, OSError) and error.errno is not None:
+        where = None if error.filename is None else str(error.filename)
+        return {"kind": "system", "arguments": [error.errno, error.strerror, where]}
+    return {"kind": type(error).__name__, "message": str(error)}
 
 
 def _limit_memory(beyond: int) -> None:

@@ -23,6 +23,8 @@ def verify(
     *,
     repair: Path | None = None,
     drift: Path | None = None,
+    max_pixels: int | None = None,
+    follow_outside: bool = False,
     json: bool = False,
 ) -> int:
     """Check every byte of a cache or of a model file.
@@ -36,6 +38,10 @@ def verify(
     drift
         The source that the cache was made from: a sample of its rows is embedded here and
         now, and compared with what is stored.
+    max_pixels
+        As for embed.
+    follow_outside
+        As for embed.
     json
         Print one JSON object on standard output.
     """
@@ -48,9 +54,11 @@ def verify(
             "--repair and --drift embed rows again, but a model has none. Give them with a cache."
         )
     if repair is not None:
-        found |= _repaired(file, repair, found)
+        samples = SampleSet.from_source(repair, follow_outside=follow_outside)
+        found |= _repaired(file, samples, max_pixels, found)
     if drift is not None:
-        found |= _drifted(file, drift)
+        samples = SampleSet.from_source(drift, follow_outside=follow_outside)
+        found |= _drifted(file, samples, max_pixels)
     if json:
         show_json(found)
     else:
@@ -67,20 +75,22 @@ def _verified(file: Path) -> dict[str, Any]:
     return dataclasses.asdict(found) | {"sound": found.sound}
 
 
-def _repaired(file: Path, source: Path, found: dict[str, Any]) -> dict[str, Any]:
+def _repaired(
+    file: Path, samples: SampleSet, max_pixels: int | None, found: dict[str, Any]
+) -> dict[str, Any]:
     from pipeline.verification import repair
 
     if found["sound"]:
         say("nothing is damaged: nothing to repair")
         return {"repaired": 0}
-    summary = repair(file, SampleSet.from_source(source), progress=True)
+    summary = repair(file, samples, max_pixels=max_pixels, progress=True)
     return _verified(file) | {"repaired": summary.rows - summary.reused}
 
 
-def _drifted(file: Path, source: Path) -> dict[str, Any]:
+def _drifted(file: Path, samples: SampleSet, max_pixels: int | None) -> dict[str, Any]:
     from pipeline.verification import drift
 
-    found = drift(file, SampleSet.from_source(source))
+    found = drift(file, samples, max_pixels=max_pixels)
     return {
         "drift": found.verdicts,
         "agreement": dict(found.layers),
@@ -107,5 +117,5 @@ def _in_words(found: dict[str, Any]) -> list[str]:
             + (f", {found['drift_changed']} passed over: changed" * bool(found["drift_changed"]))
         )
         for layer, told in found["drift"].items():
-            lines.append(f"drift {layer}: {told} (agreement {found['agreement'][layer]:.6f})")
+            lines.append(f"drift {layer}: {told} (agreement {found['agreement'][layer]:.8f})")
     return lines

@@ -14,7 +14,8 @@
 
 from pipeline.embedding.content_cache import ContentCache, Fetched
 from pipeline.embedding.job import EmbeddingJob
+from pipeline.embedding.plan import mark_of
 from pipeline.embedding.stage import embed
 from pipeline.embedding.summary import Summary
 
-__all__ = ["ContentCache", "EmbeddingJob", "Fetched", "Summary", "embed"]
+__all__ = ["ContentCache", "EmbeddingJob", "Fetched", "Summary", "embed", "mark_of"]

@@ -19,12 +19,15 @@ from pipeline.config import EmbedOptions, parse_count
 from pipeline.embedding.labels import same_columns, stored_columns
 from pipeline.embedding.ledger import failures_among, nothing_usable
 from pipeline.embedding.plan import (
+    MOST_LOST,
     Plan,
+    damaged_rows,
     make_plan,
     mark_of,
     open_batches,
     outdated_parts,
     refuse_losses,
+    refuse_unreadable,
 )
 from pipeline.embedding.summary import Summary
 from pipeline.embedding.wanted import wanted_backbones
@@ -59,7 +62,7 @@ class EmbeddingJob:
     samples, cache, options, backbones, keep
         As for `embed`.
     distrust : bool
-        Look for damaged rows also where nothing else is to be done.
+        Look for damaged rows also where nothing else is to be done, and drop none.
     """
 
     def __init__(
@@ -100,7 +103,7 @@ class EmbeddingJob:
         self.plan = self._planned()
         if self.old is None:
             return
-        if (self.distrust or self._merge_is_due) and (damaged := self._damaged_rows(self.old)):
+        if (self.distrust or self._merge_is_due) and (damaged := damaged_rows(self.old)):
             self.damaged = damaged
             self.plan = self._planned()
         if not (self.options.prune or self.keep):
@@ -176,13 +179,6 @@ class EmbeddingJob:
         """Pair the rows that need work with the layers that they need."""
         phases = [(self.plan.fresh, self.layers), (self.plan.kept, self.new_layers)]
         return [(rows, layers) for rows, layers in phases if rows and layers]
-
-    def _damaged_rows(self, old: EmbeddingStore) -> frozenset[int]:
-        """Find the damaged rows of the cache, at the price of reading it: a second a GB."""
-        found = old.damaged()
-        if found:
-            _log.warning("damaged rows of %s are embedded again: %s", self.cache, _in_words(found))
-        return frozenset(row for ranges in found.values() for span in ranges for row in span)
 
     @cached_property
     def _merge_is_due(self) -> bool:
@@ -302,6 +298,8 @@ class EmbeddingJob:
         failures = failures_among(self.samples, parts, self.old)
         if failures and self.options.on_bad_input == "fail":
             raise BadInputError(sorted(failures.items()))
+        if self.old is not None and not (self.options.prune or self.keep):
+            refuse_unreadable(self.old, failures, most=0 if self.distrust else MOST_LOST)
         if not self.keep and failures.keys() >= set(self.samples.ids):
             PartFolder(self.cache).remove()  # there is nothing in them
             raise nothing_usable(failures)
@@ -320,10 +318,3 @@ class EmbeddingJob:
                 one.spec.backbone: one.weights for one in self.wanted if one.weights != "default"
             },
         )
-
-
-def _in_words(damaged: Mapping[str, Sequence[range]]) -> str:
-    return "; ".join(
-        f"{layer} {', '.join(f'{rows.start} to {rows.stop - 1}' for rows in ranges)}"
-        for layer, ranges in damaged.items()
-    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +20,22 @@ if TYPE_CHECKING:
     from pipeline.samples import SampleSet
 
 __all__ = [
+    "MOST_LOST",
     "Mark",
     "Plan",
+    "damaged_rows",
     "make_plan",
     "mark_of",
     "open_batches",
     "outdated_parts",
     "refuse_losses",
+    "refuse_unreadable",
 ]
 
-_MOST_LOST = 0.1
+_log = logging.getLogger(__name__)
+
+MOST_LOST = 0.1
+"""Share of the rows that a run may drop without being told to."""
 
 Mark = tuple[int, int] | bytes | None
 """What tells an input from a changed one at little cost: size and time of change of a file,
@@ -166,18 +173,47 @@ def refuse_losses(samples: SampleSet, old: EmbeddingStore, plan: Plan) -> int:
     """
     held = set(old.ids)
     gone = held - set(samples.ids)
-    if len(gone) <= _MOST_LOST * len(old):
+    if len(gone) <= MOST_LOST * len(old):
         return len(gone)
     new = {row for row, name in enumerate(samples.ids) if name not in held}
     found = {_digest(samples.sources[row]) for row in new.union(plan.fresh)}
     digests = dict(zip(old.ids, digests_of(old.inputs), strict=True))
     lost = sum(digests[name] not in found for name in gone)
-    if lost > _MOST_LOST * len(old):
+    if lost > MOST_LOST * len(old):
         raise CacheError(
             f"{lost} of the {len(old)} rows of {old.path} are not in this source, and would "
             "be dropped. Give the source it was made from, another cache, or --prune to drop them."
         )
     return lost
+
+
+def refuse_unreadable(old: EmbeddingStore, failures: Mapping[str, str], most: float) -> None:
+    """Refuse when too large a share of the rows would be dropped for inputs that cannot be used.
+
+    Raises
+    ------
+    CacheError
+        Naming how many, one of them with its reason, and the way out.
+    """
+    lost = [name for name in old.ids if name in failures]
+    if len(lost) > most * len(old):
+        raise CacheError(
+            f"{len(lost)} of the {len(old)} rows of {old.path} would be dropped, for their inputs "
+            f"cannot be used any more: {lost[0]!r} ({failures[lost[0]]}), for instance. Mend them, "
+            "or give --prune to drop the rows."
+        )
+
+
+def damaged_rows(old: EmbeddingStore) -> frozenset[int]:
+    """Find the damaged rows of a cache, at the price of reading it: a second a GB."""
+    found = old.damaged()
+    if found:
+        words = "; ".join(
+            f"{layer} {', '.join(f'{rows.start} to {rows.stop - 1}' for rows in ranges)}"
+            for layer, ranges in found.items()
+        )
+        _log.warning("damaged rows of %s are embedded again: %s", old.path, words)
+    return frozenset(row for ranges in found.values() for span in ranges for row in span)
 
 
 def _marks(ids: Sequence[str], inputs: NDArray[np.void]) -> dict[str, tuple[Mark, bytes]]:

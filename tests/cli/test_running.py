@@ -271,7 +271,7 @@ def test_a_cache_of_another_spec_is_refused(refused, album, finished, tiny, word
 def test_a_place_where_nothing_can_be_written_is_refused(refused, album, tiny, tmp_path):
     (tmp_path / "file").write_text("mine")
     said = refused(1, "embed", album, tmp_path / "file" / "c.h5", *tiny)
-    assert "Not a directory" in said or "File exists" in said
+    assert "c.h5: its folder is a file. Give a place in a folder that can be written" in said
     refused(1, "embed", album, tmp_path / "file", *tiny)
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -7,6 +7,7 @@ import time
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from pipeline.cache import EmbeddingStore
@@ -98,8 +99,56 @@ def test_repair_from_a_source_that_lacks_rows_is_refused(refused, finished, albu
     gone.unlink()
     damage(finished / "cache.h5")
     said = refused(1, "verify", finished / "cache.h5", "--repair", less)
-    assert f"1 of the 24 rows of {finished / 'cache.h5'} are not in this source, " in said
+    assert f"1 of the 24 rows of {finished / 'cache.h5'} are not in this source as they " in said
     assert said.endswith("for instance. Give the source that it was made from.")
+
+
+def other_photos(folder):
+    for number, path in enumerate(sorted(folder.glob("*/*.png"))):
+        Image.new("RGB", (40, 40), (number, 90, 20)).save(path)
+
+
+def emptied(folder):
+    next(path for path in sorted(folder.glob("*/*.png")) if path.name != "broken.png").write_bytes(
+        b""
+    )
+
+
+@pytest.mark.parametrize("spoil", [other_photos, emptied])
+def test_repair_from_other_photos_under_the_same_names_is_refused_and_loses_nothing(
+    refused, finished, album, tmp_path, spoil
+):
+    other = shutil.copytree(album, tmp_path / "other")
+    spoil(other)
+    damage(finished / "cache.h5")
+    before = (finished / "cache.h5").read_bytes()
+    said = refused(1, "verify", finished / "cache.h5", "--repair", other)
+    assert "rows of " in said
+    assert "are not in this source as they were embedded, " in said
+    assert (finished / "cache.h5").read_bytes() == before
+
+
+def test_repair_from_a_copy_whose_dates_differ_works(cli, finished, album, tmp_path):
+    copy = shutil.copytree(album, tmp_path / "copy", copy_function=shutil.copyfile)
+    damage(finished / "cache.h5")
+    code, out, err = cli("verify", finished / "cache.h5", "--repair", copy)
+    assert (code, out.splitlines()[0]) == (0, "sound: cache, 24 rows, 5 layers"), err
+    failed = json.loads(cli("info", finished / "cache.h5", "--json")[1])["failures"]
+    assert list(failed) == ["noon/broken.png"]
+
+
+def test_repair_that_cannot_read_an_input_any_more_drops_no_row(cli, refused, tiny, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(4):
+        Image.new("RGB", (40 + 20 * number, 40), (number, 90, 20)).save(photos / f"{number}.png")
+    cache = tmp_path / "c.h5"
+    assert cli("embed", photos, cache, *tiny)[0] == 0
+    damage(cache)
+    said = refused(1, "verify", cache, "--repair", photos, "--max-pixels", "3000")
+    assert "2 of the 4 rows of " in said
+    assert "would be dropped, for their inputs cannot be used any more: '2.png' (" in said
+    assert cli("verify", cache, "--repair", photos)[0] == 0
 
 
 def test_a_model_has_no_rows_to_embed(refused, finished, album):
@@ -199,6 +248,32 @@ def dying(file):
     import os
 
     os._exit(0)
+
+
+def undecodable(file):
+    return b"\xff".decode("utf-8")
+
+
+def silent(file):
+    raise OSError("truncated file")
+
+
+def refusing(file):
+    raise PermissionError(13, "Permission denied", str(file))
+
+
+@pytest.mark.parametrize(
+    ("reader", "kind", "sentence"),
+    [
+        (undecodable, RuntimeError, "UnicodeDecodeError: 'utf-8' codec can't decode"),
+        (silent, OSError, "truncated file"),
+        (refusing, PermissionError, "Permission denied"),
+    ],
+)
+def test_the_error_of_a_child_is_the_error_of_the_command(tmp_path, reader, kind, sentence):
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(kind, match=sentence):
+        read_apart(reader, tmp_path / "file")
 
 
 @pytest.mark.parametrize("reader", [endless, greedy, dying])

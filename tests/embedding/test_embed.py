@@ -529,3 +529,23 @@ def test_another_source_of_the_same_cache_is_a_mismatch_never_a_mixture(photos, 
     run(photos, cache)
     with pytest.raises(CacheMismatchError, match="weights_digest is"):
         run(photos, cache, small_backbone(3))
+
+
+def test_rows_are_not_dropped_in_silence_because_many_inputs_broke(tmp_path, cache):
+    photos = write_pictures(tmp_path / "photos", range(6))
+    run(photos, cache)
+    broken = sorted(photos.rglob("*.png"))[:2]
+    for path in broken:
+        path.write_bytes(b"")
+    with pytest.raises(CacheError) as error:
+        run(photos, cache)
+    assert str(error.value) == (
+        f"2 of the 6 rows of {cache} would be dropped, for their inputs cannot be used any more: "
+        f"{broken[0].relative_to(photos).as_posix()!r} (the file is empty), for instance. Mend them, or give --prune to drop "
+        "the rows."
+    )
+    with EmbeddingStore.open(cache) as store:
+        assert len(store) == 6
+    run(photos, cache, options=EmbedOptions(prune=True))
+    with EmbeddingStore.open(cache) as store:
+        assert (len(store), len(store.failed)) == (4, 2)
