@@ -247,4 +247,7 @@ def _digest(source: Any) -> bytes | None:
 
 def _agreement(now: NDArray[np.float32], then: NDArray[np.float32]) -> float:
     """Agreement of the worst row; below 1 as soon as a single number differs."""
-    return 1.0 if np.array_equal(now, then) else min(agreement(now, then), 1 - 1e-16)
+    if np.array_equal(now, then):
+        return 1.0
+    rows = (agreement(a[None], b[None]) for a, b in zip(now, then, strict=True))
+    return min(min(rows), 1 - 1e-16)
