@@ -539,10 +539,10 @@ def test_rows_are_not_dropped_in_silence_because_many_inputs_broke(tmp_path, cac
         path.write_bytes(b"")
     with pytest.raises(CacheError) as error:
         run(photos, cache)
+    first = broken[0].relative_to(photos).as_posix()
     assert str(error.value) == (
         f"2 of the 6 rows of {cache} would be dropped, for their inputs cannot be used any more: "
-        f"{broken[0].relative_to(photos).as_posix()!r} (the file is empty), for instance. Mend them, or give --prune to drop "
-        "the rows."
+        f"{first!r} (the file is empty), for instance. Mend them, or give --prune to drop the rows."
     )
     with EmbeddingStore.open(cache) as store:
         assert len(store) == 6
