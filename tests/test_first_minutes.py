@@ -16,27 +16,8 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from photo_album import sky, write_album, write_tiny_weights
+from photo_album import sky, write_album
 from PIL import Image
-
-from pipeline.cli import main
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    weights = write_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-    return ["--backbone", "timm/test_resnet", "--weights", str(weights), "--image-size", "32"]
-
-
-@pytest.fixture
-def cli(capsys):
-    def call(*words):
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 def rows(path):

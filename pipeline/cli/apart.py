@@ -38,8 +38,11 @@ def read_apart(reader: Callable[[Path], dict[str, Any]], file: Path) -> dict[str
     Raises
     ------
     PipelineError
-        What the reader raised; or that it came to no end within the limits.
+        What the reader raised; that there is no such file, or no end within the limits.
     """
+    if not file.is_file():
+        missing = "is a folder" if file.is_dir() else "does not exist"
+        raise InputError(f"{file} {missing}. Give a cache or a model file.")
     if "fork" not in multiprocessing.get_all_start_methods():  # Windows
         return reader(file)
     fork = multiprocessing.get_context("fork")

@@ -24,9 +24,6 @@ def info(file: Path, /, *, json: bool = False) -> int:
     json
         Print one JSON object on standard output.
     """
-    if not file.is_file():
-        missing = "is a folder" if file.is_dir() else "does not exist"
-        raise InputError(f"{file} {missing}. Give a cache or a model file.")
     found = read_apart(_info, file)
     if json:
         show_json(found)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.cli.apart import read_apart
 from pipeline.cli.talk import say, show_json, show_line
-from pipeline.errors import InputError, OptionError
+from pipeline.errors import OptionError
 from pipeline.samples import SampleSet
 
 __all__ = ["verify"]
@@ -45,9 +45,6 @@ def verify(
     json
         Print one JSON object on standard output.
     """
-    if not file.is_file():
-        missing = "is a folder" if file.is_dir() else "does not exist"
-        raise InputError(f"{file} {missing}. Give a cache or a model file.")
     found = read_apart(_verified, file)
     if found["kind"] == "model" and (repair or drift):
         raise OptionError(

@@ -3,16 +3,9 @@
 import shutil
 
 import pytest
-from photo_album import write_album, write_tiny_weights
+from photo_album import write_album
 
 from pipeline.cli import main
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """Options for a network that takes no time."""
-    weights = write_tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-    return ["--backbone", "timm/test_resnet", "--weights", str(weights), "--image-size", "32"]
 
 
 @pytest.fixture(scope="session")
@@ -35,19 +28,6 @@ def first_run(album, tiny, tmp_path_factory):
 def finished(first_run, tmp_path):
     """The same folder, to be changed."""
     return shutil.copytree(first_run, tmp_path / "out")
-
-
-@pytest.fixture
-def cli(capsys):
-    """Call the command line, and give exit code, standard output and standard error."""
-
-    def call(*words):
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 @pytest.fixture
