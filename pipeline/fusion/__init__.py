@@ -6,6 +6,8 @@
 `concat`, `single`      layers side by side, or one of them
 `average`               layers added up in one space, with weights or without
 `learning`              weights learned from labels
+`scaling`               what every column is multiplied by, so that layers have an equal say
+`alignment`             layers of different widths brought into one space
 `catalog`               `FUSERS` and `make_fuser`: from a name to a fuser
 ======================  ==========================================================
 
@@ -19,7 +21,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipeline.fusion.catalog import FUSERS, make_fuser
-from pipeline.fusion.slices import find_layer
+from pipeline.fusion.alignment import orthonormal_maps
+from pipeline.fusion.learning import learn_weights
+from pipeline.fusion.scaling import ColumnScaling, column_factors
+from pipeline.fusion.slices import find_layer, resolve_slices
 
 if TYPE_CHECKING:
     from pipeline.fusion.average import AverageFusion, WeightedFusion
@@ -29,11 +34,16 @@ if TYPE_CHECKING:
 __all__ = [
     "FUSERS",
     "AverageFusion",
+    "ColumnScaling",
     "ConcatFusion",
     "SingleLayer",
     "WeightedFusion",
+    "column_factors",
     "find_layer",
+    "learn_weights",
     "make_fuser",
+    "orthonormal_maps",
+    "resolve_slices",
 ]
 
 _HOMES = {

@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
 from pipeline.errors import InputError, OptionError
+from pipeline.fusion.alignment import orthonormal_maps
 from pipeline.fusion.fuser import LayerFuser, Scaling
 from pipeline.fusion.learning import learn_weights, target_columns
 from pipeline.fusion.slices import find_layer
@@ -38,7 +39,7 @@ class AverageFusion(LayerFuser):
     ----------
     layer_slices : dict of str to slice, or None
         Columns of each layer; None takes ``X`` for one layer.
-    scaling : {"trace", "standard", "l2", "none"}
+    scaling : {"trace", "standard", "shrunk", "l2", "none"}
         See `LayerFuser`.
     random_state : int, RandomState or None
         Of the orthonormal maps.
@@ -74,11 +75,7 @@ class AverageFusion(LayerFuser):
         random = check_random_state(self.random_state)
         widths = {layer: stop - start for layer, (start, stop) in self.layers_.items()}
         self.width_ = max(widths.values())
-        self.maps_ = {
-            layer: np.linalg.qr(random.normal(size=(self.width_, width)))[0].T.astype(np.float32)
-            for layer, width in widths.items()
-            if width < self.width_
-        }
+        self.maps_ = orthonormal_maps(widths, random)
         self.weights_ = self._fit_weights(X, y, random)
 
     def _fit_weights(self, X: NDArray[Any], y: Any, random: Any) -> NDArray[np.float64]:
@@ -110,7 +107,7 @@ class WeightedFusion(AverageFusion):
         ``"learned"``: softmax weights found from the labels, see
         `pipeline.fusion.learning`; None: all equal; else a number for each layer, in
         their order or by name (0 where a name is missing).
-    scaling : {"trace", "standard", "l2", "none"}
+    scaling : {"trace", "standard", "shrunk", "l2", "none"}
         See `LayerFuser`.
     random_state : int, RandomState or None
         Of the orthonormal maps that align narrower layers (see `AverageFusion`), and of the

@@ -21,7 +21,7 @@ class ConcatFusion(LayerFuser):
     ----------
     layer_slices : dict of str to slice, or None
         Columns of each layer; None takes ``X`` for one layer.
-    scaling : {"trace", "standard", "l2", "none"}
+    scaling : {"trace", "standard", "shrunk", "l2", "none"}
         See `LayerFuser`.
 
     Attributes

@@ -11,6 +11,7 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted, validate_data
 
 from pipeline.errors import OptionError
+from pipeline.fusion.scaling import column_factors
 from pipeline.fusion.slices import resolve_slices
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerFuser", "Scaling"]
 
-Scaling = Literal["trace", "standard", "l2", "none"]
+Scaling = Literal["trace", "standard", "shrunk", "l2", "none"]
 
 _ROWS_AT_ONCE = 4096
 
@@ -32,18 +33,20 @@ class LayerFuser(TransformerMixin, BaseEstimator):
     ----------
     layer_slices : dict of str to slice, or None
         Columns of each layer; None takes ``X`` for one layer.
-    scaling : {"trace", "standard", "l2", "none"}
+    scaling : {"trace", "standard", "shrunk", "l2", "none"}
         What is done to layer ``l`` of ``L`` before layers meet, ``v`` being its total
         variance at that point and ``D`` the number of features that vary at all:
 
         ``trace``     every feature to mean 0, then times ``sqrt(D / (L v))``;
         ``standard``  every feature to mean 0 and variance 1, then times ``sqrt(D / (L v))``;
+        ``shrunk``    every feature to mean 0 and over the root of a variance halfway between
+                      its own and its layer's mean, then times ``sqrt(D / (L v))``;
         ``l2``        every row to length ``sqrt(D / L)``;
         ``none``      nothing.
 
         So every layer has the same total variance whatever its width, features have
         variance 1 on average, and ``standard`` on one layer is exactly `StandardScaler`.
-        A feature that is constant in `fit` is 0 from then on (``trace``, ``standard``).
+        A feature that is constant in `fit` is 0 from then on (``trace``, ``standard``, ``shrunk``).
 
     Notes
     -----
@@ -125,16 +128,8 @@ class LayerFuser(TransformerMixin, BaseEstimator):
             moments.partial_fit(X[rows])
         # StandardScaler divides a feature that it holds for constant by 1.
         varies = np.isclose(moments.var_, moments.scale_**2, atol=0)
-        variance = np.where(varies, moments.var_, 0)
         self.offset_ = moments.mean_
-        if self.scaling == "standard":
-            self.factor_ = 1 / moments.scale_
-        self.factor_ = np.where(varies, self.factor_, 0)
-        share = sum(varies[span].sum() for span in spans) / len(spans)
-        for span in spans:
-            total = (variance * self.factor_**2)[span].sum()
-            if total > 0:
-                self.factor_[span] *= np.sqrt(share / total)
+        self.factor_ = column_factors(np.where(varies, moments.var_, 0), spans, self.scaling)
 
     def _fit_fusion(self, X: NDArray[Any], y: Any) -> None:
         """Learn what the fuser needs beyond scaling; most need nothing."""

@@ -25,7 +25,7 @@ class SingleLayer(LayerFuser):
         Columns of each layer; None takes ``X`` for one layer.
     layer : str, optional
         Full name, or the tap where only one layer has it; None takes the last.
-    scaling : {"trace", "standard", "l2", "none"}
+    scaling : {"trace", "standard", "shrunk", "l2", "none"}
         See `LayerFuser`.
 
     Attributes

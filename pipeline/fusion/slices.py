@@ -14,7 +14,7 @@ WHOLE = "features"
 
 
 def resolve_slices(
-    layer_slices: Mapping[str, slice] | None, n_columns: int
+    layer_slices: Mapping[str, slice] | None, n_columns: int, *, whole: bool = False
 ) -> dict[str, tuple[int, int]]:
     """Give start and stop column of every layer, in the order given.
 
@@ -24,11 +24,14 @@ def resolve_slices(
         As `EmbeddingStore.matrix` returns them; None takes ``X`` for one layer.
     n_columns : int
         Columns of ``X``.
+    whole : bool
+        Every column has to be one of a layer.
 
     Raises
     ------
     InputError
-        When there is no layer, or one does not lie within ``X``, or two overlap.
+        When there is no layer, or one does not lie within ``X``, or two overlap, or a column
+        is left over that should not be.
 
     Examples
     --------
@@ -52,6 +55,14 @@ def resolve_slices(
     for (below, (_, stop)), (above, (start, _)) in pairwise(in_order):
         if start < stop:
             raise InputError(f"layers {below!r} and {above!r} share columns. Give each its own.")
+    ends = [0, *(stop for _, (_, stop) in in_order)]
+    starts = [*(start for _, (start, _) in in_order), n_columns]
+    for stop, start in zip(ends, starts, strict=True):
+        if whole and stop < start:
+            raise InputError(
+                f"columns {stop} to {start - 1} of X are of no layer. Give layer_slices that "
+                "leave no gap, or leave these columns out of X."
+            )
     return resolved
 
 

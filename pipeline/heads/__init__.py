@@ -17,7 +17,8 @@
 
 from pipeline.heads.catalog import HEADS, OWN_STEPS, TRUSTED, make_head
 from pipeline.heads.problem import Problem
-from pipeline.heads.search import AUTO_FUSIONS, AUTO_HEADS, build, compare, fit_head
+from pipeline.heads.comparison import AUTO_FUSIONS, AUTO_HEADS, build, compare, fit_head
+from pipeline.heads.search import search_fusions
 
 __all__ = [
     "AUTO_FUSIONS",
@@ -30,4 +31,5 @@ __all__ = [
     "compare",
     "fit_head",
     "make_head",
+    "search_fusions",
 ]

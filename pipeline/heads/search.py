@@ -1,174 +1,188 @@
-"""Search: which fusion and head serve a target best, by cross-validation on its training rows.
+"""Search: which fusion of layers serves a ridge best, without fitting any of them twice.
 
-``auto`` compares a small, stated set: for fusion the last layer alone, the average of all
-layers, and all of them side by side; its head is `ridge` (`logistic` for several labels). The
-lowest mean loss of the out-of-fold predictions wins.
+All fusions are scored on the same rows left out. The lowest loss wins; of the fusions that
+cannot be told apart from it (their paired difference is within one standard error) the simplest
+is taken whose loss is not above that of the last layer alone. So the search never does worse,
+on rows left out, than the last layer.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.fusion import make_fuser
-from pipeline.heads.catalog import make_head
-from pipeline.heads.foreign import suited
-from pipeline.heads.problem import Problem, layers_used
-from pipeline.heads.scoring import no_score, predictions_of, score_of
-from pipeline.results import Candidate, few_rows_a_class
-from pipeline.samples import folds
+from pipeline.errors import UnknownNameError
+from pipeline.heads.fused import FUSIONS, Fused, FusionTrials
+from pipeline.heads.judging import Judge, error_of, mean_of
+from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
+from pipeline.heads.looking import MOST_ROWS, Passes
+from pipeline.heads.solving import Fit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["AUTO_FUSIONS", "AUTO_HEADS", "build", "compare", "fit_head"]
+    from pipeline.heads.ridge_rows import RidgeRows
 
-AUTO_FUSIONS = ("last", "average", "concat")
-AUTO_HEADS = {"class": "ridge", "number": "ridge", "multilabel": "logistic"}
+__all__ = ["Ridge", "search_fusions", "search_passes"]
 
-_FOLDS = 3
-_MOST_ROWS = 6_000
-"""Rows that candidates are compared on; more would tell them apart no better."""
+Ridge = LayerRidgeClassifier | LayerRidgeRegressor
+Row = dict[str, Any]
 
 
-def candidate_names(kind: str, fusion: str, head: Any, n_layers: int) -> list[tuple[str, Any]]:
-    """Pair every fusion that is to be compared with the head."""
-    fusions = AUTO_FUSIONS if fusion == "auto" else (fusion,)
-    if fusion == "auto" and n_layers == 1:
-        fusions = ("concat",)
-    chosen = AUTO_HEADS[kind] if isinstance(head, str) and head == "auto" else head
-    return [(one, chosen) for one in fusions]
-
-
-def build(
-    fusion: str, head: Any, problem: Problem, *, class_weight: str | None, random_state: int
-) -> Any:
-    """Give the unfitted pipeline of a fuser and a head."""
-    from sklearn.pipeline import Pipeline
-
-    fuser = make_fuser(fusion, layer_slices=dict(problem.layer_slices), random_state=random_state)
-    kind = problem.target.kind
-    labels = list(problem.target.classes) if kind == "multilabel" else None
-    if hasattr(head, "fit"):
-        head = suited(head, kind, class_weight=class_weight, random_state=random_state)
-    predictor = make_head(
-        head, kind, class_weight=class_weight, random_state=random_state, labels=labels
-    )
-    return Pipeline([("fusion", fuser), ("head", predictor)])
-
-
-def fit_head(pipeline: Any, problem: Problem) -> Any:
-    """Fit a pipeline; families and weights of rows reach the head.
-
-    Raises
-    ------
-    OptionError
-        When rows have weights, and the head cannot take any. (A head without ``groups`` deals
-        no folds inside.)
-    """
-    from sklearn.utils.validation import has_fit_parameter
-
-    from pipeline.heads.inner import no_weights
-
-    extras = {"groups": problem.families, "sample_weight": problem.sample_weight}
-    fuser, head = (step for _, step in pipeline.steps)
-    if problem.sample_weight is not None and not has_fit_parameter(head, "sample_weight"):
-        raise no_weights(head)
-    given = {
-        name: value
-        for name, value in extras.items()
-        if value is not None and has_fit_parameter(head, name)
-    }
-    # Step by step: a Pipeline would hand these on only as metadata routing happens to be set.
-    fused = fuser.fit_transform(problem.X, problem.y)
-    with few_rows_a_class():
-        head.fit(fused, problem.y, **given)
-    return pipeline
-
-
-def compare(
-    problem: Problem,
+def search_fusions(
+    X: Any,
+    y: Any,
+    layer_slices: Mapping[str, slice],
+    groups: Sequence[Any] | None = None,
+    sample_weight: Any = None,
     *,
-    fusion: str = "auto",
-    head: Any = "auto",
-    class_weight: str | None = None,
+    fusions: Sequence[str] | None = None,
+    class_weight: Any = None,
     random_state: int = 0,
-) -> list[tuple[Candidate, Any]]:
-    """Score every candidate on out-of-fold predictions of the rows given, best first.
+) -> tuple[Ridge, list[Row]]:
+    """Find the fusion that serves a ridge best.
 
     Parameters
     ----------
-    problem : Problem
-        Training rows only; of more than 6,000 a random part is looked at, with two rows of
-        every class that has them.
-    fusion : str
-        ``"auto"`` or one of the fusions.
-    head : str or estimator
-        ``"auto"``, a key of `HEADS`, or any scikit-learn estimator.
-    class_weight : {"balanced", None}
+    X : array of shape (n_samples, n_features)
+        Layers side by side.
+    y : array of shape (n_samples,)
+        Floats are numbers, all else is classes; also 0/1 or numbers of shape (n_samples, k).
+    layer_slices : dict of str to slice
+        Columns of each layer, bottom to top: as `EmbeddingStore.matrix` gives them.
+    groups : sequence of shape (n_samples,), optional
+        Rows of one group leave together.
+    sample_weight : array of shape (n_samples,), optional
+    fusions : sequence of str, optional
+        Try these alone: ``last``, ``single:LAYER``, ``forward``, ``average``, ``weighted``,
+        ``concat``, ``evidence``, ``late`` or ``selection``.
+    class_weight : {"balanced", None} or dict
     random_state : int
 
     Returns
     -------
-    list of (Candidate, head)
-        The head as it was asked for beside its score.
+    winner : LayerRidgeClassifier or LayerRidgeRegressor
+        Fitted on ``X``; its ``fusion_`` and ``layers_`` say what won.
+    table : list of dict
+        A row for each fusion, the winner's first, then by loss: ``fusion``, ``layers``, ``by``
+        (``"loo"``, or ``"cv"`` where labels choose columns), ``accuracy``, ``log_loss`` and
+        ``log_loss_se`` (or ``r2``, ``mse`` and ``mse_se``), ``seconds``, and ``tied``: whether
+        it cannot be told apart from the lowest loss.
+
+    Raises
+    ------
+    InputError
+        As `LayerRidgeClassifier.fit`.
+    UnknownNameError
+        For a fusion or layer that does not exist.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat(["elk", "owl"], 30)
+    >>> X = np.hstack([rng.normal(size=(60, 3)), rng.normal(size=(60, 2)) + (y == "owl")[:, None]])
+    >>> winner, table = search_fusions(X, y, {"low": slice(0, 3), "high": slice(3, 5)})
+    >>> winner.fusion_, table[0]["fusion"]
+    ('last', 'last')
     """
-    part = _part(problem, random_state)
-    splits = folds(part.target, _FOLDS, seed=random_state, groups=part.groups, digests=part.digests)
-    scored = []
-    for one, other in candidate_names(problem.target.kind, fusion, head, len(problem.layer_slices)):
-        began = time.perf_counter()
-        used = layers_used(one, list(problem.layer_slices))
-        fitted = part.restricted(used)
-        make = partial(
-            build, one, other, fitted, class_weight=class_weight, random_state=random_state
-        )
-        score = _score(make, fitted, splits)
-        name = other if isinstance(other, str) else type(other).__name__
-        seconds = time.perf_counter() - began
-        scored.append((Candidate(one, name, tuple(used), "cv", score, seconds), other))
-    return sorted(scored, key=lambda pair: _loss(pair[0]))
+    X = np.asarray(X)
+    X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float32)
+    return search_passes(
+        lambda: iter([X]),
+        np.asarray(y),
+        layer_slices,
+        X.shape[1],
+        groups,
+        sample_weight,
+        fusions=fusions,
+        class_weight=class_weight,
+        random_state=random_state,
+    )
 
 
-def _part(problem: Problem, random_state: int) -> Problem:
-    n_samples = len(problem.target)
-    if n_samples <= _MOST_ROWS:
-        return problem
-    shuffled = np.random.default_rng(random_state).permutation(n_samples)
-    if problem.target.kind == "class":
-        shuffled = _pairs_first(shuffled, problem.target.encode()[shuffled])
-    return problem.subset(np.sort(shuffled[:_MOST_ROWS]))
+def search_passes(
+    passes: Passes,
+    y: NDArray[Any],
+    layer_slices: Mapping[str, slice],
+    n_features: int,
+    groups: Sequence[Any] | None = None,
+    sample_weight: Any = None,
+    *,
+    fusions: Sequence[str] | None = None,
+    class_weight: Any = None,
+    random_state: int = 0,
+    most: int = MOST_ROWS,
+) -> tuple[Ridge, list[Row]]:
+    """Search on data that need not be in memory at once; parameters as for `search_fusions`.
+
+    Parameters
+    ----------
+    passes : callable
+        Starts a new pass over the rows of ``X``.
+    n_features : int
+        Columns of ``X``.
+    most : int
+        Rows that are kept to be left out.
+    """
+    head = _unfitted(y, layer_slices, class_weight, random_state)
+    head.n_features_in_ = n_features
+    table: list[Row] = []
+
+    def solve(rows: RidgeRows, judge: Judge, layers: dict[str, tuple[int, int]]) -> Fit:
+        seed = int(np.random.default_rng(random_state).integers(2**31))
+        trials = FusionTrials(rows, layers, judge, scaling=head.scaling, random_state=seed)
+        tried = _known(fusions, trials.names())
+        ranked, tied = _ranked([trials.attempt(name) for name in tried], judge)
+        table.extend(_row(one, judge, tied=one.fusion in tied) for one in ranked)
+        head.fusion_, head.layers_ = ranked[0].fusion, ranked[0].layers
+        return ranked[0].fit(rows, judge, list(layers))
+
+    head.fit_passes(passes, y, sample_weight, groups, solve=solve, most=most)
+    return head, table
 
 
-def _pairs_first(rows: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Put two rows of every class first, so that a part without the rest has all classes."""
-    by_class = np.argsort(codes, kind="stable")
-    starts = np.searchsorted(codes[by_class], codes[by_class])
-    rank = np.empty(len(rows), np.int64)
-    rank[by_class] = np.arange(len(rows)) - starts
-    return rows[np.argsort(rank >= 2, kind="stable")]
+def _unfitted(
+    y: NDArray[Any], layer_slices: Mapping[str, slice], class_weight: Any, random_state: int
+) -> Ridge:
+    shared: dict[str, Any] = {"penalties": "uniform", "random_state": random_state}
+    if y.dtype.kind == "f" or y.ndim == 2:
+        return LayerRidgeRegressor(layer_slices, **shared)
+    return LayerRidgeClassifier(
+        layer_slices, class_weight=class_weight, calibration="matrix", **shared
+    )
 
 
-def _loss(candidate: Candidate) -> float:
-    loss = candidate.score.get("log_loss", candidate.score.get("mse"))
-    return math.inf if loss is None else loss
+def _known(fusions: Sequence[str] | None, every: list[str]) -> Sequence[str]:
+    """Refuse a fusion that nobody knows."""
+    for name in fusions or ():
+        if name.partition(":")[0] not in FUSIONS or name == "single":
+            raise UnknownNameError("fusion", name, [*every, "single:LAYER"])
+    return fusions or every
 
 
-def _score(
-    make: Callable[[], Any], problem: Problem, splits: Sequence[tuple[Any, Any]]
-) -> dict[str, float | None]:
-    """Predict every fold from the others, and score all predictions together."""
-    if not splits:
-        return no_score(problem.target.kind)
-    outputs, rows = [], []
-    for train, test in splits:
-        fitted = fit_head(make(), problem.subset(train))
-        outputs.append(predictions_of(fitted, problem.X[test], problem.target))
-        rows.append(test)
-    output, truth = np.concatenate(outputs), problem.target.subset(np.concatenate(rows))
-    return score_of(truth, output)
+def _ranked(tried: Sequence[Fused], judge: Judge) -> tuple[list[Fused], set[str]]:
+    """Put the winner first and the others by loss; name those that are tied with the lowest."""
+    by_loss = sorted(tried, key=lambda one: one.verdict.loss)
+    best = by_loss[0]
+    tied = [one for one in by_loss if _is_tie(one, best, judge)]
+    last = next((one.verdict.loss for one in tried if one.fusion == "last"), np.inf)
+    simple = sorted(tied, key=lambda one: FUSIONS.index(one.fusion.partition(":")[0]))
+    winner = next((one for one in simple if not one.verdict.loss > last), best)
+    return [winner, *(one for one in by_loss if one is not winner)], {one.fusion for one in tied}
+
+
+def _is_tie(one: Fused, best: Fused, judge: Judge) -> bool:
+    """Whether the mean difference of the rows' losses is within one standard error."""
+    if one is best:
+        return True
+    difference = one.verdict.losses - best.verdict.losses
+    error = error_of(difference, judge.weight)
+    return error is None or not mean_of(difference, judge.weight) > error
+
+
+def _row(one: Fused, judge: Judge, *, tied: bool) -> Row:
+    own = {"fusion": one.fusion, "layers": list(one.layers), "by": one.by}
+    seconds = round(one.seconds, 3)
+    return own | judge.figures(one.verdict, one.scores) | {"seconds": seconds, "tied": tied}

@@ -309,7 +309,7 @@ def test_columns_outside_the_slices_are_left_alone():
         (
             lambda X: ConcatFusion(scaling="minmax").fit(X),
             OptionError,
-            "scaling is 'minmax', but must be one of trace, standard, l2, none.",
+            "scaling is 'minmax', but must be one of trace, standard, shrunk, l2, none.",
         ),
         (
             lambda X: WeightedFusion(SLICES).fit(X),

@@ -1,0 +1,183 @@
+"""Looking: which rows are left out, which leave together, and the passes over the data.
+
+Every row that is looked at gets the exact prediction of a fit without it; of many rows some
+are looked at, since more would choose the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.heads.moments import Moments, cuda_device
+from pipeline.heads.ridge_rows import RidgeRows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "MOST_ROWS",
+    "Passes",
+    "Prepared",
+    "checked",
+    "families_of",
+    "looked_at",
+    "prepared_rows",
+    "refuse_infinite",
+]
+
+MOST_ROWS = 20_000
+
+Passes = Callable[[], Iterator["NDArray[np.floating]"]]
+"""Starts a new pass over the rows of ``X``, in their order and in pieces of any size."""
+
+
+def families_of(groups: Sequence[Any] | None, n_samples: int) -> list[NDArray[np.int64]]:
+    """Give the rows of every group that has several; a row without a group stands alone.
+
+    Raises
+    ------
+    InputError
+        When the groups are of another number of rows, or one spans them all.
+    """
+    if groups is None:
+        return []
+    if len(groups) != n_samples:
+        raise InputError(
+            f"groups has {len(groups)} values, but X has {n_samples} rows. Give one for each row."
+        )
+    members: dict[Any, list[int]] = {}
+    for row, group in enumerate(np.asarray(groups, object)):
+        if group is not None and group != "" and group == group:
+            members.setdefault(group, []).append(row)
+    if len(members) == 1 and n_samples > 1 and len(next(iter(members.values()))) == n_samples:
+        raise InputError(
+            f"all {n_samples} rows are of the group {next(iter(members))!r}: without it nothing "
+            "is left to fit. Give groups that split the rows, or none."
+        )
+    return [np.array(rows) for rows in members.values() if len(rows) > 1]
+
+
+def looked_at(
+    n_samples: int, families: Sequence[NDArray[np.int64]], random_state: int, most: int = MOST_ROWS
+) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+    """Choose rows to look at, whole families of them, and renumber the families.
+
+    Returns
+    -------
+    rows : int array, ascending
+    families : list of int arrays
+        Places among these rows.
+    """
+    if n_samples <= most:
+        return np.arange(n_samples), list(families)
+    rng = np.random.default_rng(random_state)
+    family = np.full(n_samples, -1)
+    for number, members in enumerate(families):
+        family[members] = number
+    heads = np.concatenate([np.flatnonzero(family < 0), *[own[:1] for own in families]])
+    chosen: list[NDArray[np.int64]] = []
+    room = most
+    for head in rng.permutation(heads):
+        own = np.array([head]) if family[head] < 0 else families[family[head]]
+        if len(own) > room:
+            if chosen:
+                continue
+            raise InputError(
+                f"a group has {len(own)} rows, and at most {most} rows are looked at. Give "
+                "smaller groups, or none."
+            )
+        chosen.append(own)
+        room -= len(own)
+        if not room:
+            break
+    rows = np.sort(np.concatenate(chosen))
+    together = [np.searchsorted(rows, own) for own in chosen if len(own) > 1]
+    return rows, together
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Rows ready to be fitted, and which of all rows are looked at."""
+
+    rows: RidgeRows
+    looked_at: NDArray[np.int64]
+
+
+def prepared_rows(
+    passes: Passes,
+    Y: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    families: Sequence[NDArray[np.int64]],
+    *,
+    random_state: int,
+    most: int = MOST_ROWS,
+) -> Prepared:
+    """Go over the data once, and keep what ridge needs of it.
+
+    Rows fewer than twice the features are all kept, in float64: they are the smaller problem.
+    Else the moments of all rows are taken, and some rows are kept to be looked at.
+    """
+    n_samples = len(Y)
+    rows, together = looked_at(n_samples, families, random_state, most)
+    pieces: list[NDArray[np.floating]] = []
+    moments: Moments | None = None
+    start = 0
+    for X in passes():
+        own = slice(start, start + len(X))
+        if moments is None and not (n_samples < 2 * X.shape[1] and len(rows) == n_samples):
+            moments = Moments.starting_at(X.mean(axis=0, dtype=np.float64), Y.mean(axis=0))
+            device = cuda_device()
+        if moments is not None:
+            moments.add(X, Y[own], weight[own], device=device)
+        first, last = np.searchsorted(rows, [own.start, own.stop])
+        inside = rows[first:last] - start
+        pieces.append(X if len(inside) == len(X) else X[inside])
+        start += len(X)
+    X = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    if moments is None:
+        X = X.astype(np.float64)
+    return Prepared(RidgeRows(X, Y[rows], weight[rows], together, moments), rows)
+
+
+def checked(passes: Passes, layers: Mapping[str, tuple[int, int]]) -> Passes:
+    """Refuse values that are not finite in every pass."""
+
+    def every() -> Iterator[NDArray[np.floating]]:
+        start = 0
+        for X in passes():
+            refuse_infinite(X, layers, start)
+            start += len(X)
+            yield X
+
+    return every
+
+
+def refuse_infinite(X: NDArray[np.floating], layers: Mapping[str, tuple[int, int]], row: int) -> None:
+    """Refuse values that are not finite, naming layer and row.
+
+    Parameters
+    ----------
+    X : array of shape (n_samples, n_features)
+    layers : dict of str to (int, int)
+        Start and stop column of each layer.
+    row : int
+        Number of the first row.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(X.sum(dtype=np.float64)):
+            return
+    bad = np.argwhere(~np.isfinite(X))
+    if not len(bad):
+        return
+    place, column = bad[0].tolist()
+    layer = next((name for name, (a, b) in layers.items() if a <= column < b), "of no name")
+    what = "NaN" if np.isnan(X[place, column]) else "infinity"
+    raise InputError(
+        f"X has NaN or infinity: {what} in layer {layer!r}, row {row + place}, column {column}. "
+        "Every feature must be a finite number: leave the row out, or embed it again."
+    )

@@ -1,0 +1,238 @@
+"""What layer ridges share: passes over the data, and what is kept of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from pipeline.errors import InputError
+from pipeline.fusion import resolve_slices
+from pipeline.heads.judging import Judge
+from pipeline.heads.labels import Labels, checked_weight
+from pipeline.heads.layer_scaling import layer_factors, layer_penalties, penalised
+from pipeline.heads.linear_map import LinearMap
+from pipeline.heads.looking import (
+    MOST_ROWS,
+    Passes,
+    Prepared,
+    checked,
+    families_of,
+    prepared_rows,
+    refuse_infinite,
+)
+from pipeline.heads.ridge_rows import RidgeRows
+from pipeline.heads.solving import Fit, solved
+from pipeline.heads.stream import Stream
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Chunks", "LayerRidge", "accepted"]
+
+Chunks = Callable[[], Iterator[tuple[Any, Any]]]
+Layers = dict[str, tuple[int, int]]
+Solve = Callable[[RidgeRows, Any, Layers], Fit]
+
+_FLOATS = (np.float64, np.float32)
+
+
+class LayerRidge(BaseEstimator):
+    """Base of classifier and regressor, which read labels and tell what scores mean."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Fit.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+        y : array of shape (n_samples,)
+        sample_weight : array of shape (n_samples,), optional
+        groups : sequence of shape (n_samples,), optional
+            Rows of one group leave together; a row without one (None, NaN, ``""``) alone.
+
+        Raises
+        ------
+        InputError
+            For values that are not finite (naming layer and row), negative weights, groups
+            that hold all rows or a whole class, layers that overlap or leave gaps.
+        """
+        X, y = self._validated(X, y, reset=True)
+        return self.fit_passes(lambda: iter([X]), y, sample_weight, groups)
+
+    def fit_chunks(self, chunks: Chunks, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Fit on data that need not be in memory at once.
+
+        Parameters
+        ----------
+        chunks : callable
+            Starts a new pass: an iterator of ``(X, y)``, the same rows in the same order each
+            time. There is a pass for the labels, one for the moments, and over more than
+            20,000 rows a third.
+        sample_weight, groups
+            Of all rows, as for `fit`.
+        """
+        widths, labels = set(), []
+        for X, y in chunks():
+            widths.add(np.shape(X)[1])
+            labels.append(np.asarray(y))
+        if len(widths) != 1:
+            raise InputError(
+                f"chunks gave {'no rows' if not widths else f'rows of widths {sorted(widths)}'}, "
+                "but must give (X, y) of one width, anew at every call."
+            )
+        (self.n_features_in_,) = widths
+        y = np.concatenate(labels)
+        return self.fit_passes(lambda: (_floats(X) for X, _ in chunks()), y, sample_weight, groups)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Add rows to those of the calls before; `fit` forgets them.
+
+        Their moments are added up, and at most 20,000 of the rows are kept to be left out.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features)
+        y : array of shape (n_samples,)
+        sample_weight : array of shape (n_samples,), optional
+        """
+        first = getattr(self, "stream_", None) is None
+        X, y = self._validated(X, y, reset=first)
+        layers = resolve_slices(self.layer_slices, self.n_features_in_, whole=True)
+        refuse_infinite(X, layers, 0)
+        labels = self._labels(y, checked_weight(sample_weight, len(X)), (), known=True)
+        if first:
+            self.stream_ = Stream.starting(X, labels.Y, self._seed())
+        self.stream_.add(X, labels.Y, labels.weight)
+        prepared = self.stream_.prepared()
+        judge = self._judge(prepared.rows.Y, prepared.rows.weight)
+        fit = self._solved(prepared.rows, judge, layers)
+        self._settle(fit, prepared.rows, judge, layers)
+        return self
+
+    def fit_passes(
+        self,
+        passes: Passes,
+        y: NDArray[Any],
+        sample_weight: Any = None,
+        groups: Sequence[Any] | None = None,
+        *,
+        solve: Solve | None = None,
+        most: int = MOST_ROWS,
+    ) -> Self:
+        """Fit on labels that are known and rows that come in passes.
+
+        Parameters
+        ----------
+        passes : callable
+            Starts a new pass over the rows of ``X``.
+        y, sample_weight, groups
+            Of all rows, as for `fit`.
+        solve : callable, optional
+            Fits ``(rows, judge, layers)``; the ridge that the parameters say when not given.
+        most : int
+            Rows that are kept to be left out.
+        """
+        self.stream_ = None
+        layers = resolve_slices(self.layer_slices, self.n_features_in_, whole=True)
+        if self.cv is not None:
+            families = [np.asarray(test) for _, test in self.cv if len(test) > 1]
+        else:
+            families = families_of(groups, len(y))
+        labels = self._labels(y, checked_weight(sample_weight, len(y)), families)
+        passes = checked(passes, layers)
+        prepared = prepared_rows(
+            passes, labels.Y, labels.weight, families, random_state=self._seed(), most=most
+        )
+        here = labels.judge.subset(prepared.looked_at)
+        fit = (solve or self._solved)(prepared.rows, here, layers)
+        self._settle(fit, prepared.rows, here, layers)
+        if len(prepared.looked_at) < len(y):
+            self._keep_scores(_elsewhere(fit, prepared, passes, labels, families))
+        return self
+
+    def _solved(self, rows: RidgeRows, judge: Judge, layers: Layers) -> Fit:
+        fusion = LinearMap(slice(None), layer_factors(rows, layers, self.scaling))
+        penalties = layer_penalties(rows, fusion, layers, self.penalties)
+        found = solved(rows, penalised(fusion, layers, penalties), judge, self.alphas)
+        strengths = dict(zip(layers, (found.alpha * penalties).tolist(), strict=True))
+        offset = np.zeros(found.scores.shape[1])
+        return Fit([(1.0, found)], offset, found.scores, found.verdict, strengths)
+
+    def _settle(self, fit: Fit, rows: RidgeRows, judge: Judge, layers: Layers) -> None:
+        """Keep what predictions need, and what is known of them."""
+        self.alpha_, self.layer_penalties_ = fit.alpha, dict(fit.penalties)
+        self.layer_importance_ = fit.importance(rows, layers)
+        coef, intercept = fit.line(self.n_features_in_)
+        self._keep_line(coef.T, intercept, fit.verdict.temperature)
+        self._keep_figures(*list(judge.figures(fit.verdict, fit.scores).values())[:2])
+        self._keep_scores(fit.scores)
+        self._calibrate(fit.scores, judge, rows.groups)
+
+    def _seed(self) -> int:
+        return int(check_random_state(self.random_state).randint(2**31))
+
+    def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Check rows and labels as scikit-learn does, but for values that are not finite."""
+        raise NotImplementedError
+
+    def _labels(
+        self, y: Any, weight: NDArray[np.float64], families: Any, *, known: bool = False
+    ) -> Labels:
+        raise NotImplementedError
+
+    def _judge(self, Y: NDArray[np.float64], weight: NDArray[np.float64]) -> Judge:
+        raise NotImplementedError
+
+    def _keep_line(
+        self, coef: NDArray[np.float64], intercept: NDArray[np.float64], temperature: float
+    ) -> None:
+        raise NotImplementedError
+
+    def _keep_figures(self, score: float | None, loss: float | None) -> None:
+        raise NotImplementedError
+
+    def _keep_scores(self, scores: NDArray[np.float64]) -> None:
+        raise NotImplementedError
+
+    def _calibrate(self, scores: NDArray[np.float64], judge: Any, groups: Any) -> None:
+        """Make more of the scores of rows left out, where there is more in them."""
+
+    def _scores(self, X: Any) -> NDArray[np.float64]:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=accepted(X), reset=False)
+        return np.asarray(X @ self.coef_.T.astype(X.dtype) + self.intercept_)
+
+
+def _elsewhere(
+    fit: Fit,
+    prepared: Prepared,
+    passes: Passes,
+    labels: Labels,
+    families: Sequence[NDArray[np.int64]],
+) -> NDArray[np.float64]:
+    """Scores of all rows left out, in one more pass; NaN for groups that were not looked at."""
+    scores = np.empty(labels.Y.shape)
+    start = 0
+    for X in passes():
+        rows = slice(start, start + len(X))
+        scores[rows] = fit.left_out(X, labels.Y[rows], labels.weight[rows])
+        start += len(X)
+    for family in families:
+        scores[family] = np.nan
+    scores[prepared.looked_at] = fit.scores
+    return scores
+
+
+def accepted(X: Any) -> list[type]:
+    """Types that ``X`` may keep: half precision is widened to single."""
+    half = getattr(X, "dtype", None) == np.float16
+    return [np.float32] if half else [np.float64, np.float32]
+
+
+def _floats(X: Any) -> NDArray[np.floating]:
+    return np.asarray(X, None if getattr(X, "dtype", None) in _FLOATS else accepted(X)[0])
