@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import OptionError
+from pipeline.memory import parse_bytes
 from pipeline.spec import Resize, StoreDtype
 
 __all__ = ["EmbedOptions", "OnBadInput", "TrainOptions", "parse_count", "parse_target_kinds"]
@@ -105,9 +106,11 @@ class TrainOptions:
         Overrules what a column is taken for: NAME=class, NAME=multilabel or NAME=number.
         [default: its values decide]
     fusion
-        How layers become one matrix: auto, last, single:LAYER, average, weighted or concat.
+        How layers become one matrix: auto, last, single:LAYER, average, weighted or concat; for
+        ridge also evidence, late, forward or selection.
     head
-        What predicts: auto, logistic, ridge, svm, knn, lda, forest, boosting, mlp or linear.
+        What predicts: auto, ridge, logistic, svm, knn, lda, forest, boosting, mlp or linear; or,
+        fusing the layers themselves, layer_ridge or best.
     class_weight
         balanced weighs rare classes up.
     test_fraction
@@ -118,6 +121,9 @@ class TrainOptions:
     group
         A column (patient, document, burst of photos) whose equal values never stand on both
         sides of a split. [default: every row for itself]
+    memory
+        Most memory to use, like 8GB; rows that do not fit are read in pieces.
+        [default: half of what is free]
     refit
         Fit the winner on all rows after the held-out figures are taken.
     seed
@@ -132,6 +138,7 @@ class TrainOptions:
     test_fraction: float = 0.2
     split_column: str | None = None
     group: str | None = None
+    memory: str | None = None
     refit: bool = False
     seed: int = 0
 
@@ -141,6 +148,8 @@ class TrainOptions:
                 f"test fraction is {self.test_fraction}, but must be at least 0 and below 1. "
                 "0.2 holds a fifth of the rows out."
             )
+        if self.memory is not None:
+            parse_bytes(self.memory)
         if self.refit and self.test_fraction == 0:
             raise OptionError(
                 "refit adds the held-out rows at the end, but with test fraction 0 none are held "

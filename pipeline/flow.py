@@ -14,15 +14,14 @@ from pipeline.cache import CacheLock, EmbeddingStore
 from pipeline.config import EmbedOptions, TrainOptions, parse_target_kinds
 from pipeline.embedding import EmbeddingJob, Summary
 from pipeline.errors import CacheMismatchError, InputError, UnknownNameError
-from pipeline.fusion import make_fuser
-from pipeline.heads import make_head
+from pipeline.heads import FUSING, check_choice, make_head
 from pipeline.model import TransferModel, heldout_table, write_table
 from pipeline.results import results_json
 from pipeline.run_folder import RunFolder
 from pipeline.training import refuse_sameness, train
 
 if TYPE_CHECKING:
-    from pipeline.samples import SampleSet
+    from pipeline.samples import SampleSet, Target
 
 __all__ = ["Finished", "run"]
 
@@ -101,7 +100,7 @@ def run(
     folder.claim(*given, overwrite=overwrite)
     with CacheLock(folder.cache, wait=True):
         job = _prepared(samples, folder.cache, given[0], overwrite=overwrite)
-        _refuse_fusion(given[1].fusion, job.layers)
+        _refuse_fusion(samples, given[1], job.layers)
         folder.begin(*given)
         summary = job.execute(progress=progress)
     with EmbeddingStore.open(folder.cache) as store:
@@ -149,23 +148,27 @@ def _refuse_labels(samples: SampleSet, options: TrainOptions) -> None:
             "the images have no labels. Put them in one folder per class (photos/owl/1.jpg), or "
             "give a table with the columns 'path' and 'label'. `pipeline embed` works without."
         )
-    names = [options.target] if options.target is not None else []
-    besides = {name for name in (options.group, options.split_column) if name}
     for kind, name in (("group", options.group), ("split column", options.split_column)):
         if name is not None and name not in samples.columns:
             raise UnknownNameError(kind, name, list(samples.columns))
-    kinds = parse_target_kinds(options.target_kind)
-    for target in samples.choose_targets(names, kinds, besides=besides).values():
+    for target in _targets(samples, options):
         refuse_sameness(target)
         if options.head != "auto":
             weight = None if options.class_weight == "none" else options.class_weight
             make_head(options.head, target.kind, class_weight=weight)
 
 
-def _refuse_fusion(fusion: str, layers: Mapping[str, int]) -> None:
-    """Refuse a fusion that does not exist, or that names a layer that will not be there."""
-    if fusion != "auto":
-        make_fuser(fusion, layer_slices={name: slice(0, n) for name, n in layers.items()})
+def _targets(samples: SampleSet, options: TrainOptions) -> list[Target]:
+    names = [options.target] if options.target is not None else []
+    besides = {name for name in (options.group, options.split_column) if name}
+    kinds = parse_target_kinds(options.target_kind)
+    return list(samples.choose_targets(names, kinds, besides=besides).values())
+
+
+def _refuse_fusion(samples: SampleSet, options: TrainOptions, layers: Mapping[str, int]) -> None:
+    """Refuse a fusion that does not exist, or a layer that will not be there."""
+    for target in _targets(samples, options):
+        check_choice(options.fusion, options.head, target.kind, list(layers))
 
 
 def _trained(store: EmbeddingStore, options: TrainOptions, layers: list[str]) -> TransferModel:
@@ -201,4 +204,5 @@ def _embedded_as(store: EmbeddingStore, layers: list[str]) -> dict[str, Any]:
 def _trained_as(model: TransferModel) -> dict[str, Any]:
     """Say what the options of stage 2 became."""
     ((target, results),) = model.results.items()
-    return {"target": target, "fusion": results.fusion, "head": results.head}
+    fusion = "auto" if results.head in FUSING else results.fusion
+    return {"target": target, "fusion": fusion, "head": results.head}

@@ -53,6 +53,9 @@ class Candidate:
         where there are too few rows for it.
     seconds : float, optional
         None once it has been read from a file, which holds no clock.
+    tied : bool, optional
+        Whether it cannot be told apart from the lowest loss; None where nothing was compared
+        row by row.
     """
 
     fusion: str
@@ -61,12 +64,21 @@ class Candidate:
     by: str
     score: Mapping[str, float | None]
     seconds: float | None = None
+    tied: bool | None = None
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Candidate:
+        """Read what `to_json` wrote."""
+        names = ("fusion", "head", "by", "seconds", "tied")
+        own = {name: value.get(name) for name in names}
+        score = {name: item for name, item in value.items() if name not in (*names, "layers")}
+        return cls(**own, layers=tuple(value["layers"]), score=score)
 
     def to_json(self) -> dict[str, Any]:
         """Give the entry of ``fusions`` in the JSON output."""
         own = {"fusion": self.fusion, "head": self.head, "layers": list(self.layers), "by": self.by}
         seconds = None if self.seconds is None else round(self.seconds, 3)
-        return own | dict(self.score) | {"seconds": seconds}
+        return own | dict(self.score) | {"seconds": seconds, "tied": self.tied}
 
 
 @dataclass(frozen=True)
@@ -119,14 +131,8 @@ class TargetResults:
             layers=tuple(value["layers"]),
             fusion=value["fusion"],
             head=value["head"],
-            fusions=tuple(_candidate(entry) for entry in value["fusions"]),
+            fusions=tuple(Candidate.from_json(entry) for entry in value["fusions"]),
         )
-
-
-def _candidate(value: Mapping[str, Any]) -> Candidate:
-    own = {name: value[name] for name in ("fusion", "head", "by", "seconds")}
-    score = {name: item for name, item in value.items() if name not in own and name != "layers"}
-    return Candidate(**own, layers=tuple(value["layers"]), score=score)
 
 
 def class_figures(

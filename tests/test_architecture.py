@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "pipeline"
 
 FLOORS: list[tuple[str, list[str]]] = [
-    ("ground", ["version", "errors", "digest", "durable", "processors", "progress"]),
+    ("ground", ["version", "errors", "digest", "durable", "processors", "memory", "progress"]),
     ("values", ["spec", "samples", "config", "results"]),
     ("parts", ["inputs", "pooling", "fusion", "optimization", "cache"]),
     ("assemblies", ["backbones", "heads"]),
@@ -25,6 +25,7 @@ FLOORS: list[tuple[str, list[str]]] = [
 
 SAME_FLOOR: set[tuple[str, str]] = {
     ("config", "spec"),
+    ("memory", "errors"),
     ("verification", "embedding"),
     ("flow", "run_folder"),
     ("__init__", "estimators"),

@@ -159,5 +159,5 @@ def test_the_golden_model_gives_all_it_says(tmp_path):
     assert results.figures["ece"] is None
     assert results.fusions[0].score == {"accuracy": 0.5, "log_loss": 0.5, "log_loss_se": None}
     assert model.results["größe/cm"].figures == {"r2": 0.5, "mae": 1.25}
-    assert model.heads["label"][-1].losses_ == [0.5, float("inf")]
+    assert model.heads["label"][-1].alpha_ == 1.0
     assert set(model.states["tiny"]) == {"conv.weight", "bn.num_batches_tracked"}

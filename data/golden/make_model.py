@@ -11,11 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from pipeline.heads.ridge import LooRidgeClassifier, LooRidgeRegressor
 from sklearn.pipeline import Pipeline
 
 from pipeline.digest import digest_arrays, digest_bytes
 from pipeline.fusion import ConcatFusion
-from pipeline.heads.ridge import LooRidgeClassifier, LooRidgeRegressor
 from pipeline.model import TransferModel
 from pipeline.results import Candidate, TargetResults
 from pipeline.samples import Split

@@ -257,6 +257,7 @@ class EmbeddingStore:
         for start in range(0, len(self.ids), size):
             rows = slice(start, min(start + size, len(self.ids)))
             yield rows, self.matrix(layers, rows)[0]
+            self.release()
 
     def values(self, layer: str, rows: Rows = None) -> NDArray[Any]:
         """Read one layer in the type it is stored in, checked as `matrix` checks.
@@ -312,6 +313,11 @@ class EmbeddingStore:
 
     def _become(self, other: Self) -> None:
         self.__dict__.update(vars(other))
+
+    def release(self) -> None:
+        """Let go of the memory that reading the file has mapped; it is read again when asked."""
+        if self._content is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._content.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
         """Close the file. What `matrix` gave stays valid: it was a copy."""

@@ -20,8 +20,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pipeline.fusion.catalog import FUSERS, make_fuser
 from pipeline.fusion.alignment import orthonormal_maps
+from pipeline.fusion.catalog import FUSERS, make_fuser
 from pipeline.fusion.learning import learn_weights
 from pipeline.fusion.scaling import ColumnScaling, column_factors
 from pipeline.fusion.slices import find_layer, resolve_slices

@@ -16,20 +16,38 @@
 """
 
 from pipeline.heads.catalog import HEADS, OWN_STEPS, TRUSTED, make_head
+from pipeline.heads.cross_validation import build, cross_validated, fit_head
+from pipeline.heads.fitting import (
+    FUSING,
+    check_choice,
+    fit_fusing,
+    fit_ridge,
+    is_ridge,
+    makeable,
+    resolved_head,
+)
+from pipeline.heads.former import FORMER_STEPS
+from pipeline.heads.looking import MOST_ROWS
 from pipeline.heads.problem import Problem
-from pipeline.heads.comparison import AUTO_FUSIONS, AUTO_HEADS, build, compare, fit_head
 from pipeline.heads.search import search_fusions
 
 __all__ = [
-    "AUTO_FUSIONS",
-    "AUTO_HEADS",
+    "FORMER_STEPS",
+    "FUSING",
     "HEADS",
+    "MOST_ROWS",
     "OWN_STEPS",
     "TRUSTED",
     "Problem",
     "build",
-    "compare",
+    "check_choice",
+    "cross_validated",
+    "fit_fusing",
     "fit_head",
+    "fit_ridge",
+    "is_ridge",
     "make_head",
+    "makeable",
+    "resolved_head",
     "search_fusions",
 ]

@@ -80,7 +80,9 @@ def _losses(
 ) -> NDArray[np.float64]:
     losses = np.full(len(y), np.inf)
     for train, test in splits:
-        fitted = _logistic(strength, X.shape[1]).fit(X[train], y[train], sample_weight=weight[train])
+        fitted = _logistic(strength, X.shape[1]).fit(
+            X[train], y[train], sample_weight=weight[train]
+        )
         proba = fitted.predict_proba(X[test])
         places = np.searchsorted(fitted.classes_, y[test])
         losses[test] = -np.log(np.clip(proba[np.arange(len(test)), places], _TINY, 1))

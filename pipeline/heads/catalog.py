@@ -20,14 +20,15 @@ HEADS: dict[str, str] = {
     "boosting": "pipeline.heads.factories:boosting",
     "mlp": "pipeline.heads.factories:mlp",
     "linear": "pipeline.heads.factories:linear",
+    "layer_ridge": "pipeline.heads.factories:layer_ridge",
 }
 """Import string of the factory of each head: ``factory(kind, class_weight, random_state)``."""
 
 OWN_STEPS: dict[str, str] = {
     "AverageFusion": "pipeline.fusion.average",
     "ConcatFusion": "pipeline.fusion.concat",
-    "LooRidgeClassifier": "pipeline.heads.ridge",
-    "LooRidgeRegressor": "pipeline.heads.ridge",
+    "LayerRidgeClassifier": "pipeline.heads.layer_ridge",
+    "LayerRidgeRegressor": "pipeline.heads.layer_ridge",
     "PooledDiscriminant": "pipeline.heads.discriminant",
     "SeveralLabels": "pipeline.heads.several_labels",
     "SingleLayer": "pipeline.fusion.single",

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.errors import OptionError
 from pipeline.heads.discriminant import PooledDiscriminant
-from pipeline.heads.ridge import LooRidgeClassifier, LooRidgeRegressor
+from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
 from pipeline.heads.temperature import TemperatureClassifier
 from pipeline.heads.torch_heads import TorchClassifier, TorchRegressor
 from pipeline.heads.tuned import TunedClassifier, TunedRegressor
@@ -26,10 +26,22 @@ def logistic(kind: str, class_weight: str | None, random_state: int) -> Any:
 
 def ridge(kind: str, class_weight: str | None, random_state: int) -> Any:
     """Ridge regression on a number or on class indicators; alpha by exact leave-one-out."""
+    return _layer_ridge("ridge", kind, class_weight, random_state, "uniform")
+
+
+def layer_ridge(kind: str, class_weight: str | None, random_state: int) -> Any:
+    """Ridge over all layers, each with a penalty of its own; fuses by itself."""
+    return _layer_ridge("layer_ridge", kind, class_weight, random_state, "evidence")
+
+
+def _layer_ridge(
+    head: str, kind: str, class_weight: str | None, random_state: int, penalties: str
+) -> Any:
+    shared: dict[str, Any] = {"penalties": penalties, "random_state": random_state}
     if kind == "number":
-        _no_weights("ridge", class_weight)
-        return LooRidgeRegressor(random_state=random_state)
-    return LooRidgeClassifier(class_weight=class_weight, random_state=random_state)
+        _no_weights(head, class_weight)
+        return LayerRidgeRegressor(**shared)
+    return LayerRidgeClassifier(class_weight=class_weight, calibration="matrix", **shared)
 
 
 def svm(kind: str, class_weight: str | None, random_state: int) -> Any:

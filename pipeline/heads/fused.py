@@ -16,9 +16,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +29,7 @@ from pipeline.heads.judging import ClassJudge, Judge, Verdict
 from pipeline.heads.layer_scaling import layer_factors, layer_penalties, penalised
 from pipeline.heads.linear_map import LinearMap
 from pipeline.heads.selection import selected
-from pipeline.heads.solving import Fit, Solution, gcv, solved
+from pipeline.heads.solving import Fit, gcv, solved
 from pipeline.heads.stacking import stack_weights
 
 if TYPE_CHECKING:
@@ -216,7 +216,9 @@ class FusionTrials:
         mix = np.concatenate(
             [weight * way for weight, way in zip(weights, self._ways.values(), strict=True)]
         )
-        return self._ridge(fusion, list(self.layers), LinearMap(columns, self.factors[columns], mix))
+        return self._ridge(
+            fusion, list(self.layers), LinearMap(columns, self.factors[columns], mix)
+        )
 
     def _evidence(self) -> Fused:
         every = LinearMap(slice(None), self.factors)

@@ -51,9 +51,7 @@ class ClassJudge:
     codes: NDArray[np.int64]
     weight: NDArray[np.float64]
 
-    def verdict(
-        self, scores: NDArray[np.floating], temperature: float | None = None
-    ) -> Verdict:
+    def verdict(self, scores: NDArray[np.floating], temperature: float | None = None) -> Verdict:
         """Judge scores of shape (n_samples, n_classes)."""
         if temperature is None:
             temperature = best_temperature(scores, self.codes, self.weight)
@@ -84,9 +82,7 @@ class NumberJudge:
     truth: NDArray[np.float64]
     weight: NDArray[np.float64]
 
-    def verdict(
-        self, scores: NDArray[np.floating], temperature: float | None = None
-    ) -> Verdict:
+    def verdict(self, scores: NDArray[np.floating], temperature: float | None = None) -> Verdict:
         """Judge predictions of shape (n_samples, n_outputs); numbers have no temperature."""
         losses = ((scores - self.truth) ** 2).mean(axis=1)
         return Verdict(losses, mean_of(losses, self.weight))

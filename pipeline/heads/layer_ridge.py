@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import validate_data
 
-from pipeline.errors import InputError, OptionError
+from pipeline.errors import OptionError
 from pipeline.heads.calibration import matrix_calibration
 from pipeline.heads.judging import ClassJudge, NumberJudge
 from pipeline.heads.labels import Labels, class_labels, number_labels
@@ -108,9 +108,7 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
         self.cv = cv
         self.random_state = random_state
 
-    def partial_fit(
-        self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
-    ) -> Self:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Add rows to those of the calls before; `fit` forgets them.
 
         Their moments are added up, and at most 20,000 of the rows are kept to be left out.
@@ -182,11 +180,15 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
         self.coef_, self.intercept_, self.temperature_ = coef, intercept, temperature
         self.calibration_ = self.calibration_offset_ = None
 
-    def _keep_figures(self, score: float | None, loss: float | None) -> None:
-        self.loo_score_, self.loo_log_loss_ = score, loss
+    def _keep_loss(self, loss: float | None) -> None:
+        self.loo_log_loss_ = loss
 
     def _keep_scores(self, scores: NDArray[np.float64]) -> None:
         self.loo_proba_ = softmax(scores / self.temperature_)
+
+    def _forget(self) -> None:
+        super()._forget()
+        del self.loo_proba_
 
     def _calibrate(
         self,
@@ -274,8 +276,12 @@ class LayerRidgeRegressor(MultiOutputMixin, RegressorMixin, LayerRidge):
         self.coef_ = coef[0] if self._single else coef
         self.intercept_ = float(intercept[0]) if self._single else intercept
 
-    def _keep_figures(self, score: float | None, loss: float | None) -> None:
-        self.loo_score_, self.loo_mse_ = score, loss
+    def _keep_loss(self, loss: float | None) -> None:
+        self.loo_mse_ = loss
 
     def _keep_scores(self, scores: NDArray[np.float64]) -> None:
         self.loo_prediction_ = scores[:, 0] if self._single else scores
+
+    def _forget(self) -> None:
+        super()._forget()
+        del self.loo_prediction_

@@ -157,7 +157,9 @@ def checked(passes: Passes, layers: Mapping[str, tuple[int, int]]) -> Passes:
     return every
 
 
-def refuse_infinite(X: NDArray[np.floating], layers: Mapping[str, tuple[int, int]], row: int) -> None:
+def refuse_infinite(
+    X: NDArray[np.floating], layers: Mapping[str, tuple[int, int]], row: int
+) -> None:
     """Refuse values that are not finite, naming layer and row.
 
     Parameters

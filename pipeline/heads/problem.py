@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.errors import OptionError
 from pipeline.fusion import find_layer
+from pipeline.heads.looking import MOST_ROWS, Passes
+from pipeline.memory import shown_bytes
 from pipeline.samples import Target, clean_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Problem", "layers_used"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +30,8 @@ class Problem:
 
     Parameters
     ----------
-    X : float32 array of shape (n_samples, n_features)
-        Layers side by side.
+    X : float32 array of shape (n_samples, n_features), or None
+        Layers side by side; None where they come in pieces.
     layer_slices : dict of str to slice
         Columns of each layer, bottom to top.
     target : Target
@@ -35,14 +41,47 @@ class Problem:
     digests : sequence of bytes, optional
         Rows of equal content never do either.
     sample_weight : array of shape (n_samples,), optional
+    pieces : callable, optional
+        Starts a new pass over the rows of ``X``, which need not be in memory at once.
+    most_rows : int
+        Rows of such a problem that are kept to be left out.
     """
 
-    X: NDArray[np.float32]
+    X: NDArray[np.float32] | None
     layer_slices: Mapping[str, slice]
     target: Target
     groups: Sequence[Any] | None = None
     digests: Sequence[bytes] | None = None
     sample_weight: NDArray[np.floating] | None = None
+    pieces: Passes | None = None
+    most_rows: int = MOST_ROWS
+
+    @property
+    def n_features(self) -> int:
+        """Columns of ``X``."""
+        return sum(own.stop - own.start for own in self.layer_slices.values())
+
+    @property
+    def matrix(self) -> NDArray[np.float32]:
+        """``X``, for what needs all rows at once.
+
+        Raises
+        ------
+        OptionError
+            When they do not fit into memory.
+        """
+        if self.X is None:
+            needed = shown_bytes(12 * len(self.target) * self.n_features)
+            raise OptionError(
+                f"this head needs all {len(self.target)} rows in memory, about {needed}, which is "
+                "more than the limit. Give more (--memory), fewer layers (--layers), or a head "
+                "that takes them in pieces: auto, ridge or layer_ridge."
+            )
+        return self.X
+
+    def passes(self) -> Iterator[NDArray[np.floating]]:
+        """Go over the rows of ``X``, in one piece or several."""
+        return iter([self.X]) if self.pieces is None else self.pieces()
 
     @cached_property
     def families(self) -> list[int] | None:
@@ -67,7 +106,7 @@ class Problem:
         """Keep these rows."""
         return replace(
             self,
-            X=self.X[rows],
+            X=self.matrix[rows],
             target=self.target.subset(rows),
             groups=None if self.groups is None else [self.groups[row] for row in rows],
             digests=None if self.digests is None else [self.digests[row] for row in rows],
@@ -78,13 +117,35 @@ class Problem:
         """Keep these layers."""
         if list(layers) == list(self.layer_slices):
             return self
-        columns, slices, start = [], {}, 0
-        for layer in layers:
-            own = self.layer_slices[layer]
-            columns.append(self.X[:, own])
-            slices[layer] = slice(start, start + own.stop - own.start)
-            start = slices[layer].stop
-        return replace(self, X=np.concatenate(columns, axis=1), layer_slices=slices)
+        own = [self.layer_slices[layer] for layer in layers]
+        ends = np.cumsum([one.stop - one.start for one in own]).tolist()
+        slices = dict(zip(layers, map(slice, [0, *ends], ends), strict=False))
+        if self.X is None:
+            return replace(self, pieces=lambda: (_side_by_side(X, own) for X in self.passes()),
+                           layer_slices=slices)  # fmt: skip
+        return replace(self, X=_side_by_side(self.X, own), layer_slices=slices)
+
+    def leave_together(self) -> list[int] | None:
+        """Families as `search_fusions` takes them: none holds a whole class, or every row.
+
+        The rows of one that does are left out one at a time, and this is said.
+        """
+        families = self.families
+        if families is None or self.target.kind != "class":
+            return None if families is None or len(set(families)) == 1 else families
+        codes, own = self.target.encode(), np.array(families)
+        for code in range(len(self.target.classes)):
+            of_class = np.flatnonzero(codes == code)
+            if len(of_class) < 2 or len(set(own[of_class].tolist())) > 1:
+                continue
+            rows = np.flatnonzero(own == own[of_class[0]])
+            own[rows] = own.max() + 1 + np.arange(len(rows))
+            _log.info(
+                "class %s lies in one group alone: its rows are left out one at a time, so the "
+                "figures of the comparison flatter it",
+                self.target.classes[code],
+            )
+        return own.tolist()
 
     @property
     def y(self) -> NDArray[Any]:
@@ -94,6 +155,10 @@ class Problem:
         if self.target.kind == "number":
             return self.target.values
         return self.target.labels[self.target.encode()]
+
+
+def _side_by_side(X: NDArray[np.floating], columns: Sequence[slice]) -> NDArray[np.floating]:
+    return np.concatenate([X[:, own] for own in columns], axis=1)
 
 
 def _connected(pairs: Sequence[tuple[int, int]], size: int) -> list[int]:

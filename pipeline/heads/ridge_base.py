@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -43,6 +44,8 @@ _FLOATS = (np.float64, np.float32)
 
 class LayerRidge(BaseEstimator):
     """Base of classifier and regressor, which read labels and tell what scores mean."""
+
+    scored_by_ = "loo"
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit.
@@ -149,11 +152,29 @@ class LayerRidge(BaseEstimator):
             passes, labels.Y, labels.weight, families, random_state=self._seed(), most=most
         )
         here = labels.judge.subset(prepared.looked_at)
+        self.fusion_ = "evidence" if self.penalties == "evidence" else "concat"
         fit = (solve or self._solved)(prepared.rows, here, layers)
         self._settle(fit, prepared.rows, here, layers)
         if len(prepared.looked_at) < len(y):
             self._keep_scores(_elsewhere(fit, prepared, passes, labels, families))
         return self
+
+    def narrowed(self, layers: Sequence[str]) -> Self:
+        """Give a copy that takes the columns of some layers only, and holds no training rows.
+
+        Parameters
+        ----------
+        layers : sequence of str
+            Those of which any column is used, in their order.
+        """
+        own = copy(self)
+        spans = resolve_slices(self.layer_slices, self.n_features_in_)
+        ends = np.cumsum([spans[name][1] - spans[name][0] for name in layers]).tolist()
+        own.layer_slices = dict(zip(layers, map(slice, [0, *ends], ends), strict=False))
+        own.n_features_in_ = ends[-1]
+        own.coef_ = self.coef_[..., np.concatenate([np.arange(*spans[name]) for name in layers])]
+        own._forget()
+        return own
 
     def _solved(self, rows: RidgeRows, judge: Judge, layers: Layers) -> Fit:
         fusion = LinearMap(slice(None), layer_factors(rows, layers, self.scaling))
@@ -169,7 +190,9 @@ class LayerRidge(BaseEstimator):
         self.layer_importance_ = fit.importance(rows, layers)
         coef, intercept = fit.line(self.n_features_in_)
         self._keep_line(coef.T, intercept, fit.verdict.temperature)
-        self._keep_figures(*list(judge.figures(fit.verdict, fit.scores).values())[:2])
+        self.loo_figures_ = judge.figures(fit.verdict, fit.scores)
+        self.loo_score_, loss, _ = self.loo_figures_.values()
+        self._keep_loss(loss)
         self._keep_scores(fit.scores)
         self._calibrate(fit.scores, judge, rows.groups)
 
@@ -193,11 +216,15 @@ class LayerRidge(BaseEstimator):
     ) -> None:
         raise NotImplementedError
 
-    def _keep_figures(self, score: float | None, loss: float | None) -> None:
+    def _keep_loss(self, loss: float | None) -> None:
         raise NotImplementedError
 
     def _keep_scores(self, scores: NDArray[np.float64]) -> None:
         raise NotImplementedError
+
+    def _forget(self) -> None:
+        """Let go of what is known of single rows."""
+        self.stream_ = None
 
     def _calibrate(self, scores: NDArray[np.float64], judge: Any, groups: Any) -> None:
         """Make more of the scores of rows left out, where there is more in them."""

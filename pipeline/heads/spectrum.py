@@ -112,9 +112,7 @@ class Spectrum:
                 gone[family] = self._gone(Z[family], residual[family], weight[family], alpha)
             yield Y - gone
 
-    def _squares(
-        self, Z: NDArray[np.floating], alphas: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def _squares(self, Z: NDArray[np.floating], alphas: NDArray[np.float64]) -> NDArray[np.float64]:
         """``z (S^2 + a)^-1 z'`` of every row for every strength."""
         inverse = (1 / (self.values[:, None] + alphas)).astype(Z.dtype)
         parts = [Z[rows] ** 2 @ inverse for rows in _chunks(len(Z))]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import ModelFileError
-from pipeline.heads import OWN_STEPS, TRUSTED
+from pipeline.heads import FORMER_STEPS, OWN_STEPS, TRUSTED
 from pipeline.model.skops_bytes import dump_estimator, load_estimator
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ def unpack_step(
     """
     if "skops" in entry:
         return load_estimator(tensors[entry["skops"]].tobytes(), (*TRUSTED, *trusted))
+    if entry["own"] in FORMER_STEPS:
+        state = {key: _unpack(value, tensors, trusted) for key, value in entry["state"].items()}
+        return FORMER_STEPS[entry["own"]](state)
     module = OWN_STEPS.get(entry["own"])
     if module is None:
         raise ModelFileError(

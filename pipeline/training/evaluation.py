@@ -89,7 +89,7 @@ def evaluate(
         rows = fresh & truth.present
         figures: Mapping[str, float | None] = no_figures(truth.kind)
         if rows.any():
-            figures = measure(head, embedded.X[rows], truth.subset(rows))
+            figures = measure(head, [embedded.X[rows]], truth.subset(rows))
         results[name] = dataclasses.replace(
             model.results[name], figures=figures, n_test=int(rows.sum())
         )

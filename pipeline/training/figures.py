@@ -24,24 +24,29 @@ if TYPE_CHECKING:
 __all__ = ["measure", "no_figures"]
 
 
-def measure(head: Any, X: NDArray[np.float32], truth: Target) -> Mapping[str, float | None]:
+def measure(
+    head: Any, pieces: Iterable[NDArray[np.float32]], truth: Target
+) -> Mapping[str, float | None]:
     """Measure a head; every row of ``truth`` has a label.
 
     Parameters
     ----------
     head : predictor
-    X : float32 array of shape (n_samples, n_features)
+    pieces : iterable of float32 arrays of shape (n, n_features)
+        Rows, which need not be in memory at once.
     truth : Target
         Of ``n_samples`` rows; labels that the head has never seen count as wrong. Labels are
         compared as texts: a table holds ``"3"`` where an array held 3.
     """
+    if truth.kind == "class":
+        both = [(head.predict(X), head.predict_proba(X)) for X in pieces]
+        predicted, proba = (np.concatenate(own) for own in zip(*both, strict=True))
+        classes, said = _texts(head.classes_.tolist()), _texts(predicted.tolist())
+        return class_figures(_texts(truth.values), said, proba.astype(np.float64), classes)
+    predicted = np.concatenate([head.predict(X) for X in pieces])
     if truth.kind == "number":
-        return number_figures(truth.values, np.asarray(head.predict(X), np.float64))
-    classes = _texts(head.classes_.tolist())
-    if truth.kind == "multilabel":
-        return _multilabel(truth, np.asarray(head.predict(X)), classes)
-    proba = np.asarray(head.predict_proba(X), np.float64)
-    return class_figures(_texts(truth.values), _texts(head.predict(X).tolist()), proba, classes)
+        return number_figures(truth.values, predicted.astype(np.float64))
+    return _multilabel(truth, predicted, _texts(head.classes_.tolist()))
 
 
 def _texts(labels: Iterable[Any]) -> list[str]:

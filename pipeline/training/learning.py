@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from pipeline.heads import Problem, build, compare, fit_head
+from pipeline.heads import (
+    FUSING,
+    Problem,
+    build,
+    check_choice,
+    cross_validated,
+    fit_fusing,
+    fit_head,
+    fit_ridge,
+    is_ridge,
+    makeable,
+    resolved_head,
+)
 from pipeline.results import Candidate
 
 __all__ = ["Learnt", "learn"]
 
 _log = logging.getLogger(__name__)
+
+_CALLED = {"cv": "cross-validation", "loo": "leave-one-out"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +37,9 @@ class Learnt:
     Parameters
     ----------
     pipeline : Pipeline
-        Fuser and head, fitted on the columns of ``best.layers``.
+        Fuser and head, or a head that fuses; fitted on the columns of ``best.layers``.
     candidates : tuple of Candidate
-        Everything that was compared, best first.
+        Everything that was compared, the winner first.
     refit : callable
         Fits the winner on another `Problem` with the same layers.
     """
@@ -48,44 +62,69 @@ def learn(
     class_weight: str | None = None,
     random_state: int = 0,
 ) -> Learnt:
-    """Compare what was asked for by cross-validation, and fit the winner on all rows.
+    """Find the fusion that serves best, and fit the head on all rows.
+
+    A ridge is searched for among all fusions by the rows left out; another head takes the best
+    fusion that a fuser can make, and is scored by cross-validation.
 
     Parameters
     ----------
     problem : Problem
         Training rows only.
-    fusion, head, class_weight, random_state
-        As for `pipeline.heads.compare`.
+    fusion : str
+        ``"auto"`` or one of the fusions.
+    head : str or estimator
+        ``"auto"``, a key of `HEADS`, or any scikit-learn estimator.
+    class_weight : {"balanced", None}
+    random_state : int
     """
-    scored = compare(
-        problem, fusion=fusion, head=head, class_weight=class_weight, random_state=random_state
-    )
-    best, asked = scored[0]
-    candidates = tuple(candidate for candidate, _ in scored)
-    _log.info("%s", _reason(candidates))
-    refit = partial(_fit, best, asked, class_weight, random_state)
-    return Learnt(refit(problem), candidates, refit)
+    check_choice(fusion, head, problem.target.kind, list(problem.layer_slices))
+    head = resolved_head(head, problem.target.kind)
+    shared = {"class_weight": class_weight, "random_state": random_state}
+    if is_ridge(head, problem.target.kind):
+        fitted, found = fit_ridge(problem, None if fusion == "auto" else fusion, **shared)
+        refit = partial(_refit_ridge, found[0], shared)
+    elif isinstance(head, str) and head in FUSING:
+        fitted, found = fit_fusing(problem, head, **shared)
+        refit = partial(_refit_fusing, found[0], shared)
+    else:
+        searched: list[Candidate] = []
+        if fusion == "auto":
+            _, searched = fit_ridge(problem, makeable(list(problem.layer_slices)), **shared)
+            fusion = searched[0].fusion
+        scored = cross_validated(problem, fusion, head, **shared)
+        found = [scored, *searched]
+        refit = partial(_refit, scored, head, shared)
+        fitted = refit(problem)
+    _log.info("%s", _reason(found))
+    return Learnt(fitted, tuple(found), refit)
 
 
-def _fit(
-    best: Candidate, asked: Any, class_weight: str | None, random_state: int, problem: Problem
-) -> Any:
+def _refit(best: Candidate, head: Any, shared: Mapping[str, Any], problem: Problem) -> Any:
     own = problem.restricted(best.layers)
-    pipeline = build(best.fusion, asked, own, class_weight=class_weight, random_state=random_state)
-    return fit_head(pipeline, own)
+    return fit_head(build(best.fusion, head, own, **shared), own)
 
 
-def _reason(candidates: tuple[Candidate, ...]) -> str:
+def _refit_ridge(best: Candidate, shared: Mapping[str, Any], problem: Problem) -> Any:
+    """Fit the fusion that won, without asking again which layers go forward."""
+    own = problem.restricted(best.layers)
+    kind = best.fusion.partition(":")[0]
+    again = {"forward": "concat", "single": "last"}.get(kind, best.fusion)
+    return fit_ridge(own, again, **shared, layers=best.layers)[0]
+
+
+def _refit_fusing(best: Candidate, shared: Mapping[str, Any], problem: Problem) -> Any:
+    return fit_fusing(problem.restricted(best.layers), best.head, **shared)[0]
+
+
+def _reason(found: list[Candidate]) -> str:
     """Say what was chosen and why."""
-    first, rest = candidates[0], candidates[1:]
-    if not rest:
-        return f"{_named(first)}: {_scored(first)}"
-    others = "; ".join(f"{_named(other)} {_scored(other)}" for other in rest)
-    return f"chose {_named(first)} by cross-validation: {_scored(first)} (others: {others})"
-
-
-def _named(candidate: Candidate) -> str:
-    return f"{candidate.fusion} + {candidate.head}"
+    first, tied = found[0], [one.fusion for one in found[1:] if one.tied]
+    said = f"{first.fusion} + {first.head}: {_scored(first)}"
+    if len(found) == 1:
+        return said
+    same = f"; it cannot be told apart from {', '.join(tied)}" if first.tied and tied else ""
+    return f"chose {said} by {_CALLED[first.by]}{same}"
 
 
 def _scored(candidate: Candidate) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +12,14 @@ import numpy as np
 from pipeline.cache import EmbeddingStore
 from pipeline.config import TrainOptions
 from pipeline.heads import Problem
+from pipeline.memory import shown_bytes
 from pipeline.model import TransferModel, travelling_states
 from pipeline.results import TargetResults
 from pipeline.samples import Part
 from pipeline.training.figures import measure, no_figures
 from pipeline.training.labelled import Labelled, labelled_rows, refuse_sameness
 from pipeline.training.learning import learn
+from pipeline.training.memory import MemoryPlan, plan_memory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +32,7 @@ __all__ = ["train"]
 
 _log = logging.getLogger(__name__)
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
+_ROWS_AT_ONCE = 4096
 
 
 def train(
@@ -93,7 +98,8 @@ def train(
     _say_split(labelled, len(train_rows), len(held["test"]))
     among = f"the {len(train_rows)} rows that are left to train on"
     refuse_sameness(target.subset(train_rows), among)
-    problem = _problem(store, chosen, labelled, train_rows)
+    plan = plan_memory(len(train_rows), sum(store.layers[name] for name in chosen), options.memory)
+    problem = _problem(store, chosen, labelled, train_rows, plan)
     learnt = learn(
         problem,
         fusion=options.fusion,
@@ -103,12 +109,12 @@ def train(
     )
     figures: Mapping[str, float | None] = no_figures(target.kind)
     if len(held["test"]):
-        X, _ = store.matrix(list(learnt.best.layers), held["test"])
-        figures = measure(learnt.pipeline, X, target.subset(held["test"]))
+        pieces = _pieces(store, list(learnt.best.layers), held["test"])
+        figures = measure(learnt.pipeline, pieces, target.subset(held["test"]))
     pipeline, trained_on = learnt.pipeline, len(train_rows)
     if options.refit and len(held["test"]):
         every = np.sort(np.concatenate([train_rows, held["test"]]))
-        pipeline = learnt.refit(_problem(store, chosen, labelled, every))
+        pipeline = learnt.refit(_problem(store, chosen, labelled, every, plan))
         split, trained_on = split.trained_on_all(), len(every)
     results = TargetResults(
         kind=target.kind,
@@ -152,17 +158,37 @@ def _present(rows: NDArray[np.int64], target: Target) -> NDArray[np.int64]:
 
 
 def _problem(
-    store: EmbeddingStore, layers: list[str], labelled: Labelled, rows: NDArray[np.int64]
+    store: EmbeddingStore,
+    layers: list[str],
+    labelled: Labelled,
+    rows: NDArray[np.int64],
+    plan: MemoryPlan,
 ) -> Problem:
-    X, layer_slices = store.matrix(layers, rows)
     groups = labelled.groups
+    _, slices = store.matrix(layers, rows=slice(0, 0))
+    if not plan.in_memory:
+        _log.info(
+            "the rows are read in pieces: at once they would take more than %s",
+            shown_bytes(plan.limit),
+        )
     return Problem(
-        X,
-        layer_slices,
+        store.matrix(layers, rows)[0] if plan.in_memory else None,
+        slices,
         labelled.target.subset(rows),
         groups=None if groups is None else [groups[row] for row in rows],
         digests=[bytes(digest) for digest in store.inputs["digest"][rows]],
+        pieces=None if plan.in_memory else partial(_pieces, store, layers, rows),
+        most_rows=plan.most,
     )
+
+
+def _pieces(
+    store: EmbeddingStore, layers: list[str], rows: NDArray[np.int64]
+) -> Iterator[NDArray[np.float32]]:
+    """Read rows piece by piece, and let each go."""
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        yield store.matrix(layers, rows[start : start + _ROWS_AT_ONCE])[0]
+        store.release()
 
 
 def _say_split(labelled: Labelled, n_train: int, n_test: int) -> None:

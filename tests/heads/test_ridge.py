@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
+from pipeline.heads.ridge import LooRidgeClassifier, LooRidgeRegressor
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
-
-from pipeline.heads.ridge import LooRidgeClassifier, LooRidgeRegressor
 
 ALPHAS = (0.01, 1.0, 30.0)
 SHAPES = {"tall": (40, 6), "wide": (20, 33)}

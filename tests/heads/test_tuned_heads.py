@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pipeline.heads.ridge import LooRidgeClassifier, LooRidgeRegressor
 from scipy.optimize import minimize_scalar
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -15,7 +16,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from pipeline.errors import InputError, OptionError
 from pipeline.heads.discriminant import PooledDiscriminant
 from pipeline.heads.inner import inner_rows
-from pipeline.heads.ridge import LooRidgeClassifier, LooRidgeRegressor
 from pipeline.heads.several_labels import SeveralLabels
 from pipeline.heads.temperature import (
     TemperatureClassifier,

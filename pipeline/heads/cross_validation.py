@@ -1,13 +1,7 @@
-"""Search: which fusion and head serve a target best, by cross-validation on its training rows.
-
-``auto`` compares a small, stated set: for fusion the last layer alone, the average of all
-layers, and all of them side by side; its head is `ridge` (`logistic` for several labels). The
-lowest mean loss of the out-of-fold predictions wins.
-"""
+"""Cross-validation: a fusion and a head fitted and scored on the training rows."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,23 +20,11 @@ from pipeline.samples import folds
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["AUTO_FUSIONS", "AUTO_HEADS", "build", "compare", "fit_head"]
-
-AUTO_FUSIONS = ("last", "average", "concat")
-AUTO_HEADS = {"class": "ridge", "number": "ridge", "multilabel": "logistic"}
+__all__ = ["build", "cross_validated", "fit_head"]
 
 _FOLDS = 3
 _MOST_ROWS = 6_000
-"""Rows that candidates are compared on; more would tell them apart no better."""
-
-
-def candidate_names(kind: str, fusion: str, head: Any, n_layers: int) -> list[tuple[str, Any]]:
-    """Pair every fusion that is to be compared with the head."""
-    fusions = AUTO_FUSIONS if fusion == "auto" else (fusion,)
-    if fusion == "auto" and n_layers == 1:
-        fusions = ("concat",)
-    chosen = AUTO_HEADS[kind] if isinstance(head, str) and head == "auto" else head
-    return [(one, chosen) for one in fusions]
+"""Rows that are scored; more would say nothing else."""
 
 
 def build(
@@ -85,21 +67,16 @@ def fit_head(pipeline: Any, problem: Problem) -> Any:
         if value is not None and has_fit_parameter(head, name)
     }
     # Step by step: a Pipeline would hand these on only as metadata routing happens to be set.
-    fused = fuser.fit_transform(problem.X, problem.y)
+    fused = fuser.fit_transform(problem.matrix, problem.y)
     with few_rows_a_class():
         head.fit(fused, problem.y, **given)
     return pipeline
 
 
-def compare(
-    problem: Problem,
-    *,
-    fusion: str = "auto",
-    head: Any = "auto",
-    class_weight: str | None = None,
-    random_state: int = 0,
-) -> list[tuple[Candidate, Any]]:
-    """Score every candidate on out-of-fold predictions of the rows given, best first.
+def cross_validated(
+    problem: Problem, fusion: str, head: Any, *, class_weight: str | None, random_state: int
+) -> Candidate:
+    """Score a fusion and a head on out-of-fold predictions.
 
     Parameters
     ----------
@@ -107,32 +84,20 @@ def compare(
         Training rows only; of more than 6,000 a random part is looked at, with two rows of
         every class that has them.
     fusion : str
-        ``"auto"`` or one of the fusions.
+        One that a fuser makes.
     head : str or estimator
-        ``"auto"``, a key of `HEADS`, or any scikit-learn estimator.
+        A key of `HEADS`, or any scikit-learn estimator.
     class_weight : {"balanced", None}
     random_state : int
-
-    Returns
-    -------
-    list of (Candidate, head)
-        The head as it was asked for beside its score.
     """
-    part = _part(problem, random_state)
+    began = time.perf_counter()
+    used = layers_used(fusion, list(problem.layer_slices))
+    part = _part(problem.restricted(used), random_state)
     splits = folds(part.target, _FOLDS, seed=random_state, groups=part.groups, digests=part.digests)
-    scored = []
-    for one, other in candidate_names(problem.target.kind, fusion, head, len(problem.layer_slices)):
-        began = time.perf_counter()
-        used = layers_used(one, list(problem.layer_slices))
-        fitted = part.restricted(used)
-        make = partial(
-            build, one, other, fitted, class_weight=class_weight, random_state=random_state
-        )
-        score = _score(make, fitted, splits)
-        name = other if isinstance(other, str) else type(other).__name__
-        seconds = time.perf_counter() - began
-        scored.append((Candidate(one, name, tuple(used), "cv", score, seconds), other))
-    return sorted(scored, key=lambda pair: _loss(pair[0]))
+    make = partial(build, fusion, head, part, class_weight=class_weight, random_state=random_state)
+    score = _score(make, part, splits)
+    name = head if isinstance(head, str) else type(head).__name__
+    return Candidate(fusion, name, tuple(used), "cv", score, time.perf_counter() - began)
 
 
 def _part(problem: Problem, random_state: int) -> Problem:
@@ -154,11 +119,6 @@ def _pairs_first(rows: NDArray[np.int64], codes: NDArray[np.int64]) -> NDArray[n
     return rows[np.argsort(rank >= 2, kind="stable")]
 
 
-def _loss(candidate: Candidate) -> float:
-    loss = candidate.score.get("log_loss", candidate.score.get("mse"))
-    return math.inf if loss is None else loss
-
-
 def _score(
     make: Callable[[], Any], problem: Problem, splits: Sequence[tuple[Any, Any]]
 ) -> dict[str, float | None]:
@@ -168,7 +128,7 @@ def _score(
     outputs, rows = [], []
     for train, test in splits:
         fitted = fit_head(make(), problem.subset(train))
-        outputs.append(predictions_of(fitted, problem.X[test], problem.target))
+        outputs.append(predictions_of(fitted, problem.matrix[test], problem.target))
         rows.append(test)
     output, truth = np.concatenate(outputs), problem.target.subset(np.concatenate(rows))
     return score_of(truth, output)

@@ -1,0 +1,76 @@
+"""Whether the training rows fit into memory, and how many are kept if they do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.errors import OptionError
+from pipeline.heads import MOST_ROWS
+from pipeline.memory import free_memory, parse_bytes, shown_bytes, used_memory
+
+__all__ = ["MemoryPlan", "plan_memory"]
+
+_MATRICES = 12
+"""Matrices of n_features squared, in float64, that a search holds at once at its peak."""
+_COPIES = 4
+"""Of the rows that are looked at, in float32: as they are, turned, and being chosen from."""
+_CHUNK_COPIES = 4
+_CHUNK_ROWS = 4096
+_FEWEST = 1_000
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How training goes over the rows.
+
+    Parameters
+    ----------
+    in_memory : bool
+        All of them at once.
+    most : int
+        Rows that are kept to be left out.
+    limit : int
+        Bytes that may be used.
+    """
+
+    in_memory: bool
+    most: int
+    limit: int
+
+
+def plan_memory(n_samples: int, n_features: int, memory: str | None) -> MemoryPlan:
+    """Plan for a matrix of float32.
+
+    Parameters
+    ----------
+    n_samples, n_features : int
+    memory : str, optional
+        Limit of the whole process, such as ``"8GB"``; half of what is free when not given.
+
+    Raises
+    ------
+    OptionError
+        When not even the moments of one block fit, saying what is needed.
+    """
+    limit = used_memory() + free_memory() // 2 if memory is None else parse_bytes(memory)
+    room = limit - used_memory()
+    row = 4 * n_features
+    moments = 8 * _MATRICES * n_features**2
+    looked_at = row * _COPIES * min(n_samples, MOST_ROWS)
+    if n_samples < 2 * n_features:
+        # Few rows are worked on in float64, in the space of the rows.
+        wide = 8 * n_samples * (4 * n_features + 6 * min(n_samples, n_features))
+        if row * n_samples + min(wide, moments + looked_at) <= room:
+            return MemoryPlan(True, MOST_ROWS, limit)
+    elif row * n_samples + moments + looked_at <= room:
+        return MemoryPlan(True, MOST_ROWS, limit)
+    fixed = moments + row * _CHUNK_COPIES * _CHUNK_ROWS
+    needed = used_memory() + fixed + row * _COPIES * min(n_samples, _FEWEST)
+    if needed > limit:
+        raise OptionError(
+            f"memory is {shown_bytes(limit)}, but the moments of {n_features} features, one "
+            f"block of rows and this program need {shown_bytes(needed)}. Give more, like "
+            f"--memory {needed / 1e9 + 0.1:.1f}GB, or fewer layers: --layers."
+        )
+    most = (limit - used_memory() - fixed) // (row * _COPIES)
+    return MemoryPlan(False, int(min(most, MOST_ROWS)), limit)
