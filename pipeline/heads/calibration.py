@@ -28,7 +28,7 @@ _TINY = 1e-15
 
 
 def matrix_calibration(
-    logits: NDArray[np.floating], judge: ClassJudge, groups: Sequence[Any] | None, seed: int
+    logits: NDArray[np.floating], judge: ClassJudge, groups: Any, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float] | None:
     """Fit the matrix, unless one temperature does as well.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.errors import OptionError
+from pipeline.heads.best import BestClassifier, BestRegressor
 from pipeline.heads.discriminant import PooledDiscriminant
 from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
 from pipeline.heads.temperature import TemperatureClassifier
@@ -32,6 +33,14 @@ def ridge(kind: str, class_weight: str | None, random_state: int) -> Any:
 def layer_ridge(kind: str, class_weight: str | None, random_state: int) -> Any:
     """Ridge over all layers, each with a penalty of its own; fuses by itself."""
     return _layer_ridge("layer_ridge", kind, class_weight, random_state, "evidence")
+
+
+def best(kind: str, class_weight: str | None, random_state: int) -> Any:
+    """Ridge, ridge on random features and logistic regression, stacked; fuses by itself."""
+    if kind == "number":
+        _no_weights("best", class_weight)
+        return BestRegressor(random_state=random_state)
+    return BestClassifier(class_weight=class_weight, random_state=random_state)
 
 
 def _layer_ridge(

@@ -119,16 +119,17 @@ def fit_ridge(
         Of the one step that fuses and predicts.
     candidates : list of Candidate
     """
-    numbers = problem.target.kind == "multilabel"
+    several = problem.target.kind == "multilabel"
     winner, table = search_passes(
         problem.passes,
-        problem.y.astype(float) if numbers else problem.y,
+        problem.y.astype(float) if several else problem.y,
         problem.layer_slices,
         problem.n_features,
         problem.leave_together(),
         problem.sample_weight,
+        is_class=problem.target.kind == "class",
         fusions=[fusions] if isinstance(fusions, str) else fusions,
-        class_weight=None if numbers else class_weight,
+        class_weight=None if several else class_weight,
         random_state=random_state,
         most=problem.most_rows,
     )

@@ -74,7 +74,7 @@ class Fused:
     layers: tuple[str, ...]
     ridges: Sequence[tuple[float, LinearMap, float]]
     offset: NDArray[np.float64]
-    scores: NDArray[np.float64]
+    scores: NDArray[np.floating]
     verdict: Verdict
     by: str = "loo"
     penalties: Mapping[str, float] | None = None
@@ -134,7 +134,7 @@ class FusionTrials:
 
     def names(self) -> list[str]:
         """Every fusion that these layers allow; on one layer all are the same."""
-        *lower, last = self.layers
+        *lower, _ = self.layers
         if not lower:
             return ["last"]
         return ["last", *(f"single:{name}" for name in lower), *FUSIONS[2:]]

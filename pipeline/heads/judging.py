@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -102,14 +102,14 @@ class NumberJudge:
 Judge = ClassJudge | NumberJudge
 
 
-def mean_of(values: NDArray[np.generic], weight: NDArray[np.float64]) -> float:
+def mean_of(values: NDArray[Any], weight: NDArray[np.float64]) -> float:
     """Weighted mean; nan where nothing counts."""
     total = weight.sum()
     return float(weight @ values / total) if total > 0 else float("nan")
 
 
 def error_of(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float | None:
-    """Standard error of a weighted mean; None for fewer than two rows that count."""
+    """Give the standard error of a weighted mean; None for fewer than two rows that count."""
     n = int(np.count_nonzero(weight))
     if n < 2:
         return None

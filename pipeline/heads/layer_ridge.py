@@ -81,7 +81,8 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
     --------
     >>> rng = np.random.default_rng(0)
     >>> y = np.repeat(["elk", "owl"], 30)
-    >>> X = np.hstack([rng.normal(size=(60, 3)), rng.normal(size=(60, 2)) + (y == "owl")[:, None] * 4])
+    >>> X = rng.normal(size=(60, 5))
+    >>> X[y == "owl", 3:] += 4
     >>> head = LayerRidgeClassifier({"low": slice(0, 3), "high": slice(3, 5)}).fit(X, y)
     >>> head.loo_score_, head.layer_importance_["high"] > 0.9
     (1.0, True)
@@ -144,30 +145,30 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
         best = self._logits(self._columns(self._scores(X))).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
-    def _logits(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _logits(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         logits = scores / self.temperature_
         if self.calibration_ is None:
             return logits
         return np.asarray(logits @ self.calibration_ + self.calibration_offset_)
 
     @staticmethod
-    def _columns(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _columns(scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """Give two classes a column each."""
         return np.hstack([-scores, scores]) / 2 if scores.shape[1] == 1 else scores
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         checks = {"dtype": accepted(X), "ensure_all_finite": False, "reset": reset}
-        return tuple(validate_data(self, X, y, **checks))  # type: ignore[return-value]
+        return tuple(validate_data(self, X, y, **checks))
 
     def _labels(
         self, y: Any, weight: NDArray[np.float64], families: Any, *, known: bool = False
     ) -> Labels:
         classes = self.classes_ if known else None
         labels = class_labels(y, weight, families, self.class_weight, classes)
-        self.classes_ = labels.classes
+        self.classes_ = np.asarray(labels.classes)
         return labels
 
-    def _judge(self, Y: NDArray[np.float64], weight: NDArray[np.float64]) -> ClassJudge:
+    def _judge(self, Y: NDArray[np.floating], weight: NDArray[np.float64]) -> ClassJudge:
         alone = Y.sum(axis=0) == 1
         codes = Y.argmax(axis=1)
         return ClassJudge(codes, np.where(alone[codes], 0, weight))
@@ -178,12 +179,13 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
         if len(coef) == 2:
             coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
         self.coef_, self.intercept_, self.temperature_ = coef, intercept, temperature
-        self.calibration_ = self.calibration_offset_ = None
+        self.calibration_: NDArray[np.float64] | None = None
+        self.calibration_offset_: NDArray[np.float64] | None = None
 
     def _keep_loss(self, loss: float | None) -> None:
         self.loo_log_loss_ = loss
 
-    def _keep_scores(self, scores: NDArray[np.float64]) -> None:
+    def _keep_scores(self, scores: NDArray[np.floating]) -> None:
         self.loo_proba_ = softmax(scores / self.temperature_)
 
     def _forget(self) -> None:
@@ -192,7 +194,7 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
 
     def _calibrate(
         self,
-        scores: NDArray[np.float64],
+        scores: NDArray[np.floating],
         judge: ClassJudge,
         groups: NDArray[np.int64] | None,
     ) -> None:
@@ -259,7 +261,7 @@ class LayerRidgeRegressor(MultiOutputMixin, RegressorMixin, LayerRidge):
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         checks = {"dtype": accepted(X), "ensure_all_finite": False, "reset": reset}
         checked = validate_data(self, X, y, multi_output=True, y_numeric=True, **checks)
-        return tuple(checked)  # type: ignore[return-value]
+        return tuple(checked)
 
     def _labels(
         self, y: Any, weight: NDArray[np.float64], families: Any, *, known: bool = False
@@ -267,7 +269,7 @@ class LayerRidgeRegressor(MultiOutputMixin, RegressorMixin, LayerRidge):
         self._single = np.ndim(y) == 1
         return number_labels(y, weight)
 
-    def _judge(self, Y: NDArray[np.float64], weight: NDArray[np.float64]) -> NumberJudge:
+    def _judge(self, Y: NDArray[np.floating], weight: NDArray[np.float64]) -> NumberJudge:
         return NumberJudge(Y, weight)
 
     def _keep_line(
@@ -279,7 +281,7 @@ class LayerRidgeRegressor(MultiOutputMixin, RegressorMixin, LayerRidge):
     def _keep_loss(self, loss: float | None) -> None:
         self.loo_mse_ = loss
 
-    def _keep_scores(self, scores: NDArray[np.float64]) -> None:
+    def _keep_scores(self, scores: NDArray[np.floating]) -> None:
         self.loo_prediction_ = scores[:, 0] if self._single else scores
 
     def _forget(self) -> None:

@@ -145,7 +145,8 @@ class Problem:
                 "figures of the comparison flatter it",
                 self.target.classes[code],
             )
-        return own.tolist()
+        dissolved: list[int] = own.tolist()
+        return dissolved
 
     @property
     def y(self) -> NDArray[Any]:

@@ -22,7 +22,7 @@ from pipeline.heads.looking import (
     Passes,
     Prepared,
     checked,
-    families_of,
+    left_together,
     prepared_rows,
     refuse_infinite,
 )
@@ -108,10 +108,9 @@ class LayerRidge(BaseEstimator):
         layers = resolve_slices(self.layer_slices, self.n_features_in_, whole=True)
         refuse_infinite(X, layers, 0)
         labels = self._labels(y, checked_weight(sample_weight, len(X)), (), known=True)
-        if first:
-            self.stream_ = Stream.starting(X, labels.Y, self._seed())
-        self.stream_.add(X, labels.Y, labels.weight)
-        prepared = self.stream_.prepared()
+        stream = getattr(self, "stream_", None) or Stream.starting(X, labels.Y, self._seed())
+        stream.add(X, labels.Y, labels.weight)
+        self.stream_, prepared = stream, stream.prepared()
         judge = self._judge(prepared.rows.Y, prepared.rows.weight)
         fit = self._solved(prepared.rows, judge, layers)
         self._settle(fit, prepared.rows, judge, layers)
@@ -140,12 +139,9 @@ class LayerRidge(BaseEstimator):
         most : int
             Rows that are kept to be left out.
         """
-        self.stream_ = None
+        self.stream_: Stream | None = None
         layers = resolve_slices(self.layer_slices, self.n_features_in_, whole=True)
-        if self.cv is not None:
-            families = [np.asarray(test) for _, test in self.cv if len(test) > 1]
-        else:
-            families = families_of(groups, len(y))
+        families = left_together(groups, self.cv, len(y))
         labels = self._labels(y, checked_weight(sample_weight, len(y)), families)
         passes = checked(passes, layers)
         prepared = prepared_rows(
@@ -208,7 +204,7 @@ class LayerRidge(BaseEstimator):
     ) -> Labels:
         raise NotImplementedError
 
-    def _judge(self, Y: NDArray[np.float64], weight: NDArray[np.float64]) -> Judge:
+    def _judge(self, Y: NDArray[np.floating], weight: NDArray[np.float64]) -> Judge:
         raise NotImplementedError
 
     def _keep_line(
@@ -219,14 +215,14 @@ class LayerRidge(BaseEstimator):
     def _keep_loss(self, loss: float | None) -> None:
         raise NotImplementedError
 
-    def _keep_scores(self, scores: NDArray[np.float64]) -> None:
+    def _keep_scores(self, scores: NDArray[np.floating]) -> None:
         raise NotImplementedError
 
     def _forget(self) -> None:
         """Let go of what is known of single rows."""
         self.stream_ = None
 
-    def _calibrate(self, scores: NDArray[np.float64], judge: Any, groups: Any) -> None:
+    def _calibrate(self, scores: NDArray[np.floating], judge: Any, groups: Any) -> None:
         """Make more of the scores of rows left out, where there is more in them."""
 
     def _scores(self, X: Any) -> NDArray[np.float64]:

@@ -38,7 +38,7 @@ class RidgeRows:
     """
 
     X: NDArray[np.floating]
-    Y: NDArray[np.float64]
+    Y: NDArray[np.floating]
     weight: NDArray[np.float64]
     families: Sequence[NDArray[np.int64]] = ()
     moments: Moments | None = None

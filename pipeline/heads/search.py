@@ -89,13 +89,15 @@ def search_fusions(
     """
     X = np.asarray(X)
     X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float32)
+    y = np.asarray(y)
     return search_passes(
         lambda: iter([X]),
-        np.asarray(y),
+        y,
         layer_slices,
         X.shape[1],
         groups,
         sample_weight,
+        is_class=y.dtype.kind != "f" and y.ndim == 1,
         fusions=fusions,
         class_weight=class_weight,
         random_state=random_state,
@@ -110,8 +112,10 @@ def search_passes(
     groups: Sequence[Any] | None = None,
     sample_weight: Any = None,
     *,
+    is_class: bool,
     fusions: Sequence[str] | None = None,
     class_weight: Any = None,
+    cv: Any = None,
     random_state: int = 0,
     most: int = MOST_ROWS,
 ) -> tuple[Ridge, list[Row]]:
@@ -123,10 +127,14 @@ def search_passes(
         Starts a new pass over the rows of ``X``.
     n_features : int
         Columns of ``X``.
+    is_class : bool
+        Whether ``y`` holds classes, of whatever type.
+    cv : list of (train rows, test rows), optional
+        The rows of one test side leave together, instead of those of one group.
     most : int
         Rows that are kept to be left out.
     """
-    head = _unfitted(y, layer_slices, class_weight, random_state)
+    head = _unfitted(is_class, layer_slices, class_weight, random_state).set_params(cv=cv)
     head.n_features_in_ = n_features
     table: list[Row] = []
 
@@ -144,10 +152,10 @@ def search_passes(
 
 
 def _unfitted(
-    y: NDArray[Any], layer_slices: Mapping[str, slice], class_weight: Any, random_state: int
+    is_class: bool, layer_slices: Mapping[str, slice], class_weight: Any, random_state: int
 ) -> Ridge:
     shared: dict[str, Any] = {"penalties": "uniform", "random_state": random_state}
-    if y.dtype.kind == "f" or y.ndim == 2:
+    if not is_class:
         return LayerRidgeRegressor(layer_slices, **shared)
     return LayerRidgeClassifier(
         layer_slices, class_weight=class_weight, calibration="matrix", **shared

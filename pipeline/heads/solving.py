@@ -41,7 +41,7 @@ class Solution:
     fusion: LinearMap
     spectrum: Spectrum
     alpha: float
-    scores: NDArray[np.float64]
+    scores: NDArray[np.floating]
     verdict: Verdict
 
 
@@ -114,7 +114,7 @@ class Fit:
 
     members: Sequence[tuple[float, Solution]]
     offset: NDArray[np.float64]
-    scores: NDArray[np.float64]
+    scores: NDArray[np.floating]
     verdict: Verdict
     penalties: Mapping[str, float]
 
@@ -134,7 +134,7 @@ class Fit:
         return coef, intercept
 
     def left_out(
-        self, X: NDArray[np.floating], Y: NDArray[np.float64], weight: NDArray[np.float64]
+        self, X: NDArray[np.floating], Y: NDArray[np.floating], weight: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Predict rows that were fitted, each by a fit without it: (n_samples, n_outputs)."""
         scores = np.zeros(Y.shape) + self.offset
@@ -149,7 +149,9 @@ class Fit:
         self, rows: RidgeRows, layers: Mapping[str, tuple[int, int]]
     ) -> dict[str, float]:
         """Share of each layer in the effective degrees of freedom; of sum 1, 0 where unused."""
-        each = sum(share * _degrees(rows, solution) for share, solution in self.members)
+        each = np.zeros(rows.X.shape[1])
+        for share, solution in self.members:
+            each += share * _degrees(rows, solution)
         sums = {name: max(float(each[a:b].sum()), 0.0) for name, (a, b) in layers.items()}
         total = sum(sums.values())
         return {name: part / total if total else 0.0 for name, part in sums.items()}

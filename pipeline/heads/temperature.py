@@ -133,8 +133,8 @@ def best_temperature(
     1.0
     """
     weight = np.ones(len(truth)) if weight is None else np.asarray(weight, np.float64)
-    scores = np.asarray(scores)
-    scores = scores if scores.dtype == np.float32 else scores.astype(np.float64)
+    single = np.asarray(scores).dtype == np.float32
+    scores = np.asarray(scores, np.float32 if single else np.float64)
     # Classes first: all sums over classes then run along rows, many at a time.
     columns = np.ascontiguousarray((scores - scores.mean(axis=1, keepdims=True)).T)
     softness = 1 / (weight.sum() + 2)
@@ -154,7 +154,7 @@ def best_temperature(
 
 
 def _slope_and_bend(
-    columns: NDArray[np.floating], weight: NDArray[np.float64], right: float, log_sharpness: float
+    columns: NDArray[Any], weight: NDArray[np.float64], right: float, log_sharpness: float
 ) -> tuple[float, float]:
     """First two derivatives of the loss by the logarithm of ``1 / T``."""
     sharpness = float(np.exp(log_sharpness))

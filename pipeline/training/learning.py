@@ -80,7 +80,7 @@ def learn(
     """
     check_choice(fusion, head, problem.target.kind, list(problem.layer_slices))
     head = resolved_head(head, problem.target.kind)
-    shared = {"class_weight": class_weight, "random_state": random_state}
+    shared: dict[str, Any] = {"class_weight": class_weight, "random_state": random_state}
     if is_ridge(head, problem.target.kind):
         fitted, found = fit_ridge(problem, None if fusion == "auto" else fusion, **shared)
         refit = partial(_refit_ridge, found[0], shared)
