@@ -33,6 +33,7 @@ OWN_STEPS: dict[str, str] = {
     "LayerRidgeClassifier": "pipeline.heads.layer_ridge",
     "LayerRidgeRegressor": "pipeline.heads.layer_ridge",
     "Line": "pipeline.heads.members",
+    "MatrixCalibration": "pipeline.heads.calibration",
     "PooledDiscriminant": "pipeline.heads.discriminant",
     "RandomFeatures": "pipeline.heads.random_features",
     "SeveralLabels": "pipeline.heads.several_labels",

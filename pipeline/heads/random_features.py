@@ -90,7 +90,7 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.factor_ = column_factors(variance, spans, self.scaling)
         random = check_random_state(self.random_state)
         shape = (len(variance), self.n_components)
-        spread = np.sqrt(max(np.count_nonzero(varies), 1))
+        spread = max(float(np.count_nonzero(varies)), 1.0) ** 0.5
         self.projection_ = (random.normal(size=shape) / spread).astype(np.float32)
         self.n_features_in_ = len(variance)
         return self

@@ -46,6 +46,7 @@ class LayerRidge(BaseEstimator):
     """Base of classifier and regressor, which read labels and tell what scores mean."""
 
     scored_by_ = "loo"
+    stream_: Stream | None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit.
@@ -139,7 +140,7 @@ class LayerRidge(BaseEstimator):
         most : int
             Rows that are kept to be left out.
         """
-        self.stream_: Stream | None = None
+        self.stream_ = None
         layers = resolve_slices(self.layer_slices, self.n_features_in_, whole=True)
         families = left_together(groups, self.cv, len(y))
         labels = self._labels(y, checked_weight(sample_weight, len(y)), families)

@@ -83,7 +83,7 @@ class RidgeRows:
     @cached_property
     def outputs(self) -> NDArray[np.float64]:
         """Centred outputs times the root of the weight; for rows without moments."""
-        return np.asarray((self.Y - self.y_mean) * np.sqrt(self.weight)[:, None])
+        return np.asarray((self.Y - self.y_mean) * np.sqrt(self.weight)[:, None], np.float64)
 
     @cached_property
     def groups(self) -> NDArray[np.int64] | None:

@@ -82,10 +82,11 @@ def search_fusions(
     --------
     >>> rng = np.random.default_rng(0)
     >>> y = np.repeat(["elk", "owl"], 30)
-    >>> X = np.hstack([rng.normal(size=(60, 3)), rng.normal(size=(60, 2)) + (y == "owl")[:, None]])
+    >>> X = rng.normal(size=(60, 5))
+    >>> X[y == "owl", 3:] += 4
     >>> winner, table = search_fusions(X, y, {"low": slice(0, 3), "high": slice(3, 5)})
-    >>> winner.fusion_, table[0]["fusion"]
-    ('last', 'last')
+    >>> winner.fusion_ == table[0]["fusion"], len(table), table[0]["tied"]
+    (True, 9, True)
     """
     X = np.asarray(X)
     X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float32)
