@@ -91,7 +91,7 @@ def _cells(one: Candidate, winner: Candidate) -> tuple[str, ...]:
     elif one.tied and winner.tied:
         note = ", ".join(["cannot be told apart from the winner", *filter(None, [note])])
     seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
-    spread = "" if error is None else f" ± {error:.4f}"
+    spread = "" if error is None else f" ± {error:.2g}"
     shown = "" if loss is None else f"{loss:.4g}{spread}"
     taps = [name.rpartition("/")[2] for name in one.layers]
     layers = ", ".join(taps) if len(taps) <= _FEW else f"{len(taps)} layers"

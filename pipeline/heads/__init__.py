@@ -29,12 +29,14 @@ from pipeline.heads.fitting import (
 from pipeline.heads.former import FORMER_STEPS
 from pipeline.heads.looking import MOST_ROWS
 from pipeline.heads.problem import Problem
+from pipeline.heads.random_features import MOST_COMPONENTS
 from pipeline.heads.search import search_fusions
 
 __all__ = [
     "FORMER_STEPS",
     "FUSING",
     "HEADS",
+    "MOST_COMPONENTS",
     "MOST_ROWS",
     "OWN_STEPS",
     "TRUSTED",

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["FUSIONS", "Fused", "FusionTrials"]
 
 FUSIONS = (
-    "last", "single", "average", "concat", "weighted", "evidence", "late", "forward", "selection",
+    "last", "single", "concat", "average", "weighted", "evidence", "late", "forward", "selection",
 )  # fmt: skip
 """The simplest first, that is the one that asks the labels for least: nothing, one layer, a
 number a layer, a set of layers, a set of columns."""

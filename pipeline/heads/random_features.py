@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from pipeline.heads.looking import Passes
 
-__all__ = ["RandomFeatures"]
+__all__ = ["MOST_COMPONENTS", "RandomFeatures", "usual_components"]
+
+_FEWEST_COMPONENTS, MOST_COMPONENTS = 512, 4096
 
 
 class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -111,3 +113,14 @@ class RandomFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def usual_components(n_samples: int) -> int:
+    """Say how many random features suit some rows: as many as rows, from 512 to 4,096.
+
+    Examples
+    --------
+    >>> usual_components(100), usual_components(1000), usual_components(10**6)
+    (512, 1000, 4096)
+    """
+    return min(max(n_samples, _FEWEST_COMPONENTS), MOST_COMPONENTS)

@@ -126,6 +126,7 @@ class LayerRidge(BaseEstimator):
         *,
         solve: Solve | None = None,
         most: int = MOST_ROWS,
+        everywhere: bool = True,
     ) -> Self:
         """Fit on labels that are known and rows that come in passes.
 
@@ -139,6 +140,8 @@ class LayerRidge(BaseEstimator):
             Fits ``(rows, judge, layers)``; the ridge that the parameters say when not given.
         most : int
             Rows that are kept to be left out.
+        everywhere : bool
+            Whether to go over the data once more, for the rows that are not kept.
         """
         self.stream_ = None
         layers = resolve_slices(self.layer_slices, self.n_features_in_, whole=True)
@@ -153,7 +156,8 @@ class LayerRidge(BaseEstimator):
         fit = (solve or self._solved)(prepared.rows, here, layers)
         self._settle(fit, prepared.rows, here, layers)
         if len(prepared.looked_at) < len(y):
-            self._keep_scores(_elsewhere(fit, prepared, passes, labels, families))
+            again = passes if everywhere else lambda: iter(())
+            self._keep_scores(_elsewhere(fit, prepared, again, labels, families))
         return self
 
     def narrowed(self, layers: Sequence[str]) -> Self:
@@ -239,8 +243,8 @@ def _elsewhere(
     labels: Labels,
     families: Sequence[NDArray[np.int64]],
 ) -> NDArray[np.float64]:
-    """Scores of all rows left out, in one more pass; NaN for groups that were not looked at."""
-    scores = np.empty(labels.Y.shape)
+    """Score all rows left out, in one more pass; NaN for groups that were not looked at."""
+    scores = np.full(labels.Y.shape, np.nan)
     start = 0
     for X in passes():
         rows = slice(start, start + len(X))

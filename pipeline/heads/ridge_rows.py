@@ -83,7 +83,8 @@ class RidgeRows:
     @cached_property
     def outputs(self) -> NDArray[np.float64]:
         """Centred outputs times the root of the weight; for rows without moments."""
-        return np.asarray((self.Y - self.y_mean) * np.sqrt(self.weight)[:, None], np.float64)
+        centred: NDArray[np.float64] = np.asarray(self.Y, np.float64) - self.y_mean
+        return centred * np.sqrt(self.weight)[:, None]
 
     @cached_property
     def groups(self) -> NDArray[np.int64] | None:

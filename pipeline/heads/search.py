@@ -119,6 +119,7 @@ def search_passes(
     cv: Any = None,
     random_state: int = 0,
     most: int = MOST_ROWS,
+    everywhere: bool = True,
 ) -> tuple[Ridge, list[Row]]:
     """Search on data that need not be in memory at once; parameters as for `search_fusions`.
 
@@ -132,8 +133,8 @@ def search_passes(
         Whether ``y`` holds classes, of whatever type.
     cv : list of (train rows, test rows), optional
         The rows of one test side leave together, instead of those of one group.
-    most : int
-        Rows that are kept to be left out.
+    most, everywhere
+        As for `LayerRidgeClassifier.fit_passes`.
     """
     head = _unfitted(is_class, layer_slices, class_weight, random_state).set_params(cv=cv)
     head.n_features_in_ = n_features
@@ -148,7 +149,7 @@ def search_passes(
         head.fusion_, head.layers_ = ranked[0].fusion, ranked[0].layers
         return ranked[0].fit(rows, judge, list(layers))
 
-    head.fit_passes(passes, y, sample_weight, groups, solve=solve, most=most)
+    head.fit_passes(passes, y, sample_weight, groups, solve=solve, most=most, everywhere=everywhere)
     return head, table
 
 

@@ -17,7 +17,7 @@ from pipeline.heads.judging import Judge, NumberJudge, Verdict, error_of, mean_o
 from pipeline.heads.labels import Labels, checked_weight
 from pipeline.heads.looking import MOST_ROWS, Passes, checked, left_together
 from pipeline.heads.members import Line
-from pipeline.heads.random_features import RandomFeatures
+from pipeline.heads.random_features import RandomFeatures, usual_components
 from pipeline.heads.ridge_base import accepted
 from pipeline.heads.search import search_passes
 from pipeline.heads.stacking import stack_weights
@@ -30,8 +30,6 @@ __all__ = ["LOGISTIC", "RANDOM", "Member", "StackedHeads"]
 _log = logging.getLogger(__name__)
 
 RANDOM, LOGISTIC = "random features", "logistic"
-_FEWEST, _MOST = 512, 4096
-"""Random features: as many as there are rows, between these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +79,10 @@ class StackedHeads(BaseEstimator):
         shared = {"cv": self.cv, "random_state": self.random_state} | self._weighing()
         ridge, _ = search_passes(
             passes, y, slices, self.n_features_in_, groups, sample_weight,
-            is_class=labels.classes is not None, most=most, **shared,
+            is_class=labels.classes is not None,
+            everywhere=False, most=most, **shared,
         )  # fmt: skip
-        n_components = self.n_components or int(np.clip(len(y), _FEWEST, _MOST))
+        n_components = self.n_components or usual_components(len(y))
         features = RandomFeatures(
             n_components, layer_slices=slices, random_state=self.random_state
         ).fit_passes(passes, weight)
@@ -92,7 +91,7 @@ class StackedHeads(BaseEstimator):
         curved.n_features_in_ = n_components
         curved.fit_passes(
             lambda: map(features.transform, passes()),
-            y, sample_weight, groups, most=most,
+            y, sample_weight, groups, most=most, everywhere=False,
         )  # fmt: skip
         members = {"ridge": self._member(ridge), RANDOM: self._member(curved)}
         self._more(members, passes, labels, groups, most)
