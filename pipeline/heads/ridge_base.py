@@ -233,7 +233,8 @@ class LayerRidge(BaseEstimator):
     def _scores(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
         X = validate_data(self, X, dtype=accepted(X), reset=False)
-        return np.asarray(X @ self.coef_.T.astype(X.dtype) + self.intercept_)
+        products = X @ self.coef_.T.astype(X.dtype)
+        return np.asarray(products.astype(np.float64) + self.intercept_)
 
 
 def _elsewhere(

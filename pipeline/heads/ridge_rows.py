@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, eigh
@@ -83,8 +83,8 @@ class RidgeRows:
     @cached_property
     def outputs(self) -> NDArray[np.float64]:
         """Centred outputs times the root of the weight; for rows without moments."""
-        centred: NDArray[np.float64] = np.asarray(self.Y, np.float64) - self.y_mean
-        return centred * np.sqrt(self.weight)[:, None]
+        root: NDArray[Any] = np.sqrt(self.weight)[:, None]
+        return (self.Y - self.y_mean) * root
 
     @cached_property
     def groups(self) -> NDArray[np.int64] | None:

@@ -63,6 +63,8 @@ def solved(
     strengths = np.asarray(
         spectrum.values.mean() * 10**_POWERS if alphas is None else alphas, np.float64
     )
+    if not judge.weight.any():  # nothing tells them apart: neither the weakest nor the strongest
+        strengths = strengths[len(strengths) // 2 :][:1]
     coordinates = spectrum.coordinates(rows.X)
     best: Solution | None = None
     left_out = spectrum.left_out(coordinates, rows.Y, rows.weight, strengths, rows.families)

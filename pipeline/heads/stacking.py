@@ -42,6 +42,8 @@ def stack_weights(members: Sequence[NDArray[np.floating]], judge: Judge) -> NDAr
         return np.asarray(nnls(np.stack(columns, axis=1), (root * judge.truth).ravel())[0])
     counted = np.flatnonzero(judge.weight)
     weight = judge.weight[counted] / judge.weight.sum()
+    if not len(counted):
+        return np.full(len(members), 1 / len(members))
     codes = judge.codes[counted]
     scores = np.stack([member[counted] for member in members]).astype(np.float64)
     scores -= scores.mean(axis=2, keepdims=True)
