@@ -62,7 +62,8 @@ class ClassJudge:
     def figures(self, verdict: Verdict, scores: NDArray[np.floating]) -> dict[str, float | None]:
         """Give accuracy and log-loss as they stand in a table."""
         right = scores.argmax(axis=1) == self.codes
-        return {"accuracy": mean_of(right, self.weight)} | _loss("log_loss", verdict, self.weight)
+        accuracy = _known(mean_of(right, self.weight))
+        return {"accuracy": accuracy} | _loss("log_loss", verdict, self.weight)
 
     def subset(self, rows: NDArray[np.int64]) -> ClassJudge:
         """Judge these rows."""
@@ -118,5 +119,8 @@ def error_of(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float 
 
 
 def _loss(name: str, verdict: Verdict, weight: NDArray[np.float64]) -> dict[str, float | None]:
-    loss = None if np.isnan(verdict.loss) else verdict.loss
-    return {name: loss, f"{name}_se": error_of(verdict.losses, weight)}
+    return {name: _known(verdict.loss), f"{name}_se": error_of(verdict.losses, weight)}
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value

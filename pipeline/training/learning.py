@@ -125,6 +125,8 @@ def _reason(found: list[Candidate]) -> str:
     said = f"{first.fusion} + {first.head}: {_scored(first)}"
     if len(found) == 1:
         return said
+    if next(iter(first.score.values())) is None:
+        return f"chose {said}"
     same = f"; it cannot be told apart from {', '.join(tied)}" if first.tied and tied else ""
     return f"chose {said} by {_CALLED[first.by]}{same}"
 

@@ -35,7 +35,10 @@ def parameters(model) -> list[np.ndarray]:
 
 def assert_same_head(ours, theirs) -> None:
     for left, right in zip(parameters(ours), parameters(theirs), strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-9, atol=1e-12)
+        if left.dtype.kind == "f":
+            np.testing.assert_allclose(left, right, rtol=1e-9, atol=1e-12)
+        else:
+            np.testing.assert_array_equal(left, right)
 
 
 def choices(model) -> list:
@@ -345,7 +348,7 @@ def test_too_few_rows_to_compare_are_said(caplog):
     layers, codes = vectors(3)
     with caplog.at_level(logging.INFO):
         train(EmbeddingStore.from_arrays(layers, names(3), {"label": LABELS[codes]}), RIDGE)
-    assert "chose last + ridge: too few rows to compare by leave-one-out" in caplog.text
+    assert "chose last + ridge: too few rows to compare\n" in caplog.text
 
 
 def test_copies_across_a_given_split_are_counted_and_said(caplog):
