@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -139,3 +140,43 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     rows = min(len(a), len(b))  # one of the two may have been given fewer photos
     a, b = a[:rows].astype(np.float64), b[:rows].astype(np.float64)
     return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
+@dataclass
+class Sheet(Findings):
+    """Findings that rest on a table, not on runs of contestants in processes of their own."""
+
+    runs: Mapping[str, Sequence[Run]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, **row: Any) -> None:
+        """Add a row to the table; numbers are rounded to five digits."""
+        self.rows.append({name: _rounded(value) for name, value in row.items()})
+
+    def judge_absent(self, what: str, reason: str) -> None:
+        """Conclude nothing, and say why."""
+        self.concluded.append({"what": what, "target": None, "verdict": f"not measured: {reason}"})
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the table, and conclusions."""
+        return {"title": self.title, "rows": self.rows, "conclusions": self.concluded}
+
+    def show(self) -> None:
+        """Print the section: a line for each row, a line for each conclusion."""
+        print(f"\n{self.title}")
+        for row in self.rows:
+            told = {name: value for name, value in row.items() if value is not None}
+            print("  " + ", ".join(f"{name} {value}" for name, value in told.items()))
+        for one in self.concluded:
+            print(f"  -> {_line(one)}", flush=True)
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float | np.floating) else value
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """Give what a call gives, and its seconds."""
+    began = time.perf_counter()
+    found = call()
+    return found, time.perf_counter() - began

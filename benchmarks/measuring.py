@@ -24,8 +24,8 @@ from pipeline.backbones import resolve_precision
 LOOPS = Path(__file__).with_name("loops.py")
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("transfer-pipeline", "torch", "torchvision", "timm", "openvino", "torchcodec", "numpy",
-            "pillow", "h5py", "filelock", "safetensors", "scikit-learn", "skops", "embetter",
-            "img2vec-pytorch", "thingsvision")  # fmt: skip
+            "pillow", "h5py", "filelock", "safetensors", "scikit-learn", "scipy", "skops",
+            "embetter", "img2vec-pytorch", "thingsvision", "himalaya")  # fmt: skip
 PROBE = 16
 """Photos that every contestant is tried on before the clock runs."""
 
