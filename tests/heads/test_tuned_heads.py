@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pipeline.heads.ridge import LooRidgeClassifier, LooRidgeRegressor
+from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
 from scipy.optimize import minimize_scalar
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -37,8 +37,8 @@ def points(n=120, width=6, classes=3, seed=0, noise=1.5):
 
 @parametrize_with_checks(
     [
-        LooRidgeClassifier(),
-        LooRidgeRegressor(),
+        LayerRidgeClassifier(),
+        LayerRidgeRegressor(),
         PooledDiscriminant(),
         SeveralLabels(LogisticRegression()),
         TemperatureClassifier(RidgeClassifier()),
