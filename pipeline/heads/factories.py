@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.errors import OptionError
 from pipeline.heads.best import BestClassifier, BestRegressor
+from pipeline.heads.catalog import HEADS
 from pipeline.heads.discriminant import PooledDiscriminant
 from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
 from pipeline.heads.temperature import TemperatureClassifier
@@ -14,6 +15,7 @@ from pipeline.heads.tuned import TunedClassifier, TunedRegressor
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 NEIGHBOURS = (1, 3, 5, 10, 20)
+_CLASS_ONLY = ("logistic", "lda")
 
 
 def logistic(kind: str, class_weight: str | None, random_state: int) -> Any:
@@ -130,9 +132,10 @@ def mlp(kind: str, class_weight: str | None, random_state: int) -> Any:
 
 def _only_classes(head: str, kind: str) -> None:
     if kind == "number":
+        *others, last = (name for name in HEADS if name not in _CLASS_ONLY)
         raise OptionError(
             f"head {head} predicts classes, but the target is a number. "
-            "Use ridge, svm, knn, forest, boosting, mlp or linear."
+            f"Use {', '.join(others)} or {last}."
         )
 
 
