@@ -29,6 +29,7 @@ from pipeline.heads.looking import (
 from pipeline.heads.ridge_rows import RidgeRows
 from pipeline.heads.solving import Fit, solved
 from pipeline.heads.stream import Stream
+from pipeline.processors import one_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +41,7 @@ Layers = dict[str, tuple[int, int]]
 Solve = Callable[[RidgeRows, Any, Layers], Fit]
 
 _FLOATS = (np.float64, np.float32)
+_FEW_ROWS = 1_000
 
 
 class LayerRidge(BaseEstimator):
@@ -148,13 +150,14 @@ class LayerRidge(BaseEstimator):
         families = left_together(groups, self.cv, len(y))
         labels = self._labels(y, checked_weight(sample_weight, len(y)), families)
         passes = checked(passes, layers)
-        prepared = prepared_rows(
-            passes, labels.Y, labels.weight, families, random_state=self._seed(), most=most
-        )
-        here = labels.judge.subset(prepared.looked_at)
         self.fusion_ = "evidence" if self.penalties == "evidence" else "concat"
-        fit = (solve or self._solved)(prepared.rows, here, layers)
-        self._settle(fit, prepared.rows, here, layers)
+        with one_thread(len(y) <= _FEW_ROWS):
+            prepared = prepared_rows(
+                passes, labels.Y, labels.weight, families, random_state=self._seed(), most=most
+            )
+            here = labels.judge.subset(prepared.looked_at)
+            fit = (solve or self._solved)(prepared.rows, here, layers)
+            self._settle(fit, prepared.rows, here, layers)
         if len(prepared.looked_at) < len(y):
             again = passes if everywhere else lambda: iter(())
             self._keep_scores(_elsewhere(fit, prepared, again, labels, families))
