@@ -134,7 +134,7 @@ class FusionTrials:
 
     def names(self) -> list[str]:
         """Every fusion that these layers allow; on one layer all are the same."""
-        *lower, last = self.layers
+        *lower, _ = self.layers
         if not lower:
             return ["last"]
         return ["last", *(f"single:{name}" for name in lower), *FUSIONS[2:]]

@@ -110,7 +110,7 @@ def mean_of(values: NDArray[np.generic], weight: NDArray[np.float64]) -> float:
 
 
 def error_of(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float | None:
-    """Standard error of a weighted mean; None for fewer than two rows that count."""
+    """Give the standard error of a weighted mean; None for fewer than two rows that count."""
     n = int(np.count_nonzero(weight))
     if n < 2:
         return None

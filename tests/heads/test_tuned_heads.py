@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
 from scipy.optimize import minimize_scalar
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -16,6 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from pipeline.errors import InputError, OptionError
 from pipeline.heads.discriminant import PooledDiscriminant
 from pipeline.heads.inner import inner_rows
+from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
 from pipeline.heads.several_labels import SeveralLabels
 from pipeline.heads.temperature import (
     TemperatureClassifier,
