@@ -37,8 +37,8 @@ def test_class_weights_are_those_of_the_lowest_log_loss(classes, weighted):
     judge = ClassJudge(codes, weight)
     found = stack_weights(scores, judge)
     oracle = minimize(
-        soft_loss, np.ones(3), (scores, judge), method="Nelder-Mead", bounds=[(0, None)] * 3,
-        options={"xatol": 1e-7, "fatol": 1e-12, "maxiter": 4000},
+        soft_loss, np.ones(3), (scores, judge), method="SLSQP", bounds=[(0, None)] * 3,
+        options={"ftol": 1e-14, "maxiter": 500},
     )  # fmt: skip
     assert (found >= 0).all()
     assert soft_loss(found, scores, judge) <= oracle.fun + 1e-7
