@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import validate_data
 
-from pipeline.errors import OptionError
+from pipeline.errors import InputError, OptionError
 from pipeline.heads.calibration import MatrixCalibration, matrix_calibration
 from pipeline.heads.judging import ClassJudge, NumberJudge
 from pipeline.heads.labels import Labels, class_labels, number_labels
@@ -127,8 +127,18 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
                 "class_weight is 'balanced', but the sizes of the classes are not known before "
                 "the last row has come. Give a dict of weights, or sample_weight."
             )
-        if classes is not None or getattr(self, "stream_", None) is None:
+        if getattr(self, "stream_", None) is None:
             self.classes_ = np.unique(y if classes is None else classes)
+            if len(self.classes_) < 2:
+                raise InputError(
+                    f"y has only one class, {self.classes_.tolist()[0]!r}: at least two are "
+                    "needed. Name all classes in the first call: classes=[...]."
+                )
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise InputError(
+                f"classes is {np.unique(classes).tolist()}, but was {self.classes_.tolist()} in "
+                "the first call. Give the same, or leave it out."
+            )
         return super().partial_fit(X, y, sample_weight)
 
     def decision_function(self, X: Any) -> NDArray[np.floating]:
@@ -167,7 +177,7 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
         return labels
 
     def _judge(self, Y: NDArray[np.floating], weight: NDArray[np.float64]) -> ClassJudge:
-        alone = Y.sum(axis=0) == 1
+        alone = Y[weight > 0].sum(axis=0) == 1
         codes = Y.argmax(axis=1)
         return ClassJudge(codes, np.where(alone[codes], 0, weight))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import UnknownNameError
+from pipeline.errors import InputError, UnknownNameError
 from pipeline.heads.fused import FUSIONS, Fused, FusionTrials
 from pipeline.heads.judging import Judge, error_of, mean_of
 from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
@@ -90,6 +90,8 @@ def search_fusions(
     (True, True)
     """
     X = np.asarray(X)
+    if len(X) != len(y):
+        raise InputError(f"X has {len(X)} rows, but y has {len(y)}: give one label for each row.")
     X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float32)
     y = np.asarray(y)
     return search_passes(
@@ -168,7 +170,8 @@ def _unfitted(
 def _known(fusions: Sequence[str] | None, every: list[str]) -> Sequence[str]:
     """Refuse a fusion that nobody knows."""
     for name in fusions or ():
-        if name.partition(":")[0] not in FUSIONS or name == "single":
+        kind, colon, _ = name.partition(":")
+        if kind not in FUSIONS or (kind == "single") != bool(colon):
             raise UnknownNameError("fusion", name, [*every, "single:LAYER"])
     return fusions or every
 

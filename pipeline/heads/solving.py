@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, lapack
 
+from pipeline.errors import OptionError
 from pipeline.heads.linear_map import LinearMap
 from pipeline.heads.spectrum import Spectrum
 
@@ -60,9 +61,7 @@ def solved(
         Penalties to compare; 20 about the mean eigenvalue when not given.
     """
     spectrum = rows.spectrum(fusion)
-    strengths = np.asarray(
-        spectrum.values.mean() * 10**_POWERS if alphas is None else alphas, np.float64
-    )
+    strengths = spectrum.values.mean() * 10**_POWERS if alphas is None else _given(alphas)
     if not judge.weight.any():  # nothing tells them apart: neither the weakest nor the strongest
         strengths = strengths[len(strengths) // 2 :][:1]
     coordinates = spectrum.coordinates(rows.X)
@@ -75,6 +74,15 @@ def solved(
             best = Solution(fusion, spectrum, alpha, scores, verdict)
     assert best is not None
     return best
+
+
+def _given(alphas: Sequence[float]) -> NDArray[np.float64]:
+    strengths = np.asarray(alphas, np.float64)
+    if strengths.ndim != 1 or not len(strengths) or not (strengths >= 0).all():
+        raise OptionError(
+            f"alphas is {alphas!r}, but must hold one strength or more, none of them negative."
+        )
+    return strengths
 
 
 def gcv(rows: RidgeRows, fusion: LinearMap, alpha: float) -> float:
