@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.utils import assert_all_finite, check_array
 
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.heads.fused import FUSIONS, Fused, FusionTrials
@@ -89,11 +90,14 @@ def search_fusions(
     >>> winner.fusion_ == table[0]["fusion"], losses[winner.fusion_] <= losses["last"]
     (True, True)
     """
-    X = np.asarray(X)
+    half = getattr(X, "dtype", None) == np.float16
+    X = check_array(
+        X, dtype=[np.float32] if half else [np.float64, np.float32], ensure_all_finite=False
+    )
+    y = np.asarray(y)
     if len(X) != len(y):
         raise InputError(f"X has {len(X)} rows, but y has {len(y)}: give one label for each row.")
-    X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float32)
-    y = np.asarray(y)
+    assert_all_finite(y, input_name="y")
     return search_passes(
         lambda: iter([X]),
         y,

@@ -1,0 +1,88 @@
+"""More rows than memory: what is planned, what is refused, and that pieces change nothing."""
+
+import numpy as np
+import pytest
+
+from pipeline.cache import EmbeddingStore
+from pipeline.config import TrainOptions
+from pipeline.errors import OptionError
+from pipeline.heads import Problem, fit_ridge
+from pipeline.memory import free_memory, parse_bytes, shown_bytes, used_memory
+from pipeline.samples import Target
+from pipeline.training import train
+from pipeline.training.memory import plan_memory
+
+SLICES = {"net/low": slice(0, 20), "net/high": slice(20, 50)}
+
+
+def many(n: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 2, n)
+    X = rng.normal(size=(n, 50)).astype(np.float32)
+    X[:, 20:] += 0.3 * codes[:, None]
+    return X, np.array(["elk", "owl"])[codes]
+
+
+def test_what_fits_is_held_and_what_does_not_is_read_in_pieces():
+    assert plan_memory(1_000, 100, 10, None).in_memory
+    assert plan_memory(1_000, 100, 10, "1TB").in_memory
+    room = used_memory() + 600_000_000
+    plan = plan_memory(400_000, 1_000, 10, f"{room / 1e9:.3f}GB")
+    assert not plan.in_memory
+    assert 1_000 <= plan.most < 20_000
+
+
+def test_a_limit_too_small_for_one_block_is_refused_with_what_is_needed():
+    with pytest.raises(OptionError) as caught:
+        plan_memory(100_000, 2_064, 10, "500MB")
+    said = str(caught.value)
+    assert said.startswith("memory is 500 MB, but the moments of 2064 features, one block of rows")
+    needed = said.partition("--memory ")[2].partition(",")[0]
+    assert said.endswith(f"Give more, like --memory {needed}, or fewer layers: --layers.")
+    assert plan_memory(100_000, 2_064, 10, needed).most >= 1_000
+
+
+@pytest.mark.parametrize("kind", ["class", "number"])
+def test_rows_in_pieces_give_what_rows_at_once_give(kind):
+    X, labels = many(300)
+    target = Target.decide("y", labels if kind == "class" else X[:, 25] * 2.0, kind)
+    at_once = Problem(X, SLICES, target)
+    pieces = Problem(None, SLICES, target, pieces=lambda: iter(np.array_split(X, 7)))
+    shared = {"class_weight": None, "random_state": 0}
+    (one, found), (other, told) = (fit_ridge(p, None, **shared) for p in (at_once, pieces))
+    assert [row.fusion for row in found] == [row.fusion for row in told]
+    np.testing.assert_allclose(one[-1].coef_, other[-1].coef_, rtol=1e-4, atol=1e-6)
+
+
+def test_a_cache_larger_than_the_limit_is_trained_on(caplog):
+    X, labels = many(60_000)
+    store = EmbeddingStore.from_arrays(
+        {name: X[:, own] for name, own in SLICES.items()},
+        [str(row) for row in range(len(X))],
+        {"label": labels},
+    )
+    limit = f"{(used_memory() + 20_000_000) / 1e6:.1f}MB"
+    with caplog.at_level("INFO"):
+        model = train(store, TrainOptions(memory=limit, fusion="concat"))
+    assert "the rows are read in pieces: at once they would take more than" in caplog.text
+    assert model.results["label"].n_train == 48_000
+    assert model.results["label"].figures["accuracy"] > 0.75
+    with pytest.raises(OptionError, match="this head needs all 48000 rows in memory, about"):
+        train(store, TrainOptions(memory=limit, fusion="concat", head="lda"))
+
+
+@pytest.mark.parametrize("text", ["8XB", "-1GB", "0MB", "much"])
+def test_a_memory_that_is_none_is_refused(text):
+    with pytest.raises(OptionError) as caught:
+        TrainOptions(memory=text)
+    assert str(caught.value) == (
+        f"memory is {text!r}, but must be a number with a unit, like 8GB, 500MB or 2GiB."
+    )
+
+
+def test_sizes_are_read_and_shown():
+    assert parse_bytes("500MB") == 500_000_000
+    assert parse_bytes("2GiB") == 2 * 2**30
+    assert shown_bytes(1_234_000_000) == "1.23 GB"
+    assert 0 < used_memory() < 2**40
+    assert free_memory() > 2**20
