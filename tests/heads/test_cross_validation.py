@@ -1,4 +1,4 @@
-"""The search among fusions and heads: what is compared, on which rows, and what any head gets."""
+"""Cross-validation of a fusion and a head: on which rows, and what any head gets."""
 
 import itertools
 
@@ -19,10 +19,10 @@ from stores import LAYERS, vectors
 
 from pipeline.errors import OptionError, UnknownNameError
 from pipeline.fusion import ConcatFusion
-from pipeline.heads import AUTO_FUSIONS, Problem, build, compare, fit_head
+from pipeline.heads import Problem, build, cross_validated, fit_head
+from pipeline.heads.cross_validation import _part
 from pipeline.heads.problem import layers_used
 from pipeline.heads.scoring import no_score, predictions_of, score_of
-from pipeline.heads.search import _part
 from pipeline.heads.temperature import TemperatureClassifier
 from pipeline.samples import Target, folds
 
@@ -63,35 +63,26 @@ def seen():
     return Oracle.seen
 
 
-def names(scored):
-    return [(candidate.fusion, candidate.head) for candidate, _ in scored]
+def scored(given, fusion="concat", head="logistic", *, class_weight=None, random_state=0):
+    return cross_validated(
+        given, fusion, head, class_weight=class_weight, random_state=random_state
+    )
 
 
-def test_auto_compares_the_stated_fusions_and_puts_the_lowest_loss_first():
-    scored = compare(problem())
-    assert sorted(names(scored)) == sorted((fusion, "ridge") for fusion in AUTO_FUSIONS)
-    losses = [candidate.score["log_loss"] for candidate, _ in scored]
-    assert losses == sorted(losses)
-    assert {candidate.by for candidate, _ in scored} == {"cv"}
-    layers = {candidate.fusion: candidate.layers for candidate, _ in scored}
-    assert layers == {"last": ("net/high",), "average": tuple(LAYERS), "concat": tuple(LAYERS)}
-    assert all(candidate.seconds > 0 for candidate, _ in scored)
-
-
-def test_auto_has_nothing_to_compare_on_one_layer():
-    one = problem().restricted(["net/high"])
-    assert names(compare(one)) == [("concat", "ridge")]
-
-
-@pytest.mark.parametrize(("kind", "head"), [("number", "ridge"), ("multilabel", "logistic")])
-def test_auto_takes_the_head_of_the_kind(kind, head):
-    assert {name for _, name in names(compare(problem(kind), fusion="last"))} == {head}
+@pytest.mark.parametrize("fusion", ["last", "single:low", "average", "weighted", "concat"])
+def test_a_candidate_says_what_was_scored_and_how(fusion):
+    found = scored(problem(), fusion)
+    assert (found.fusion, found.head, found.by) == (fusion, "logistic", "cv")
+    one = {"last": ("net/high",), "single:low": ("net/low",)}
+    assert found.layers == one.get(fusion, tuple(LAYERS))
+    assert found.seconds > 0
+    assert found.score["log_loss"] > 0
 
 
 @pytest.mark.parametrize("kind", ["class", "number", "multilabel"])
 def test_scores_are_those_of_plain_cross_validation(kind):
     given = problem(kind)
-    ((found, _),) = compare(given, fusion="concat", head=_plain(kind), random_state=7)
+    found = scored(given, head=_plain(kind), random_state=7)
     outputs, rows = [], []
     for train, test in folds(given.target, 3, seed=7):
         pipe = make_pipeline(ConcatFusion(SLICES), _plain(kind, wrapped=True))
@@ -130,7 +121,7 @@ def _output(pipe, X, kind):
 
 
 def test_no_row_helps_to_predict_itself(seen):
-    compare(problem(), fusion="concat", head=Oracle())
+    scored(problem(), head=Oracle())
     assert [len(y) for _, y, _, _ in seen] == [40, 40, 40]
 
 
@@ -143,7 +134,7 @@ def test_groups_copies_and_weights_reach_folds_and_head(seen):
     given = problem(groups=groups, digests=digests, sample_weight=weight)
     assert given.families[0] == given.families[1] == given.families[2]
     assert len(set(given.families)) == 58
-    compare(given, fusion="concat", head=Oracle())
+    scored(given, head=Oracle())
     for _, _, weights, families in seen:
         inside = {int(w) for w in weights} & {0, 1, 2}
         assert inside in (set(), {0, 1, 2})
@@ -160,7 +151,7 @@ def test_rows_without_kin_have_no_families():
 def test_weights_are_refused_by_a_head_that_cannot_weigh():
     given = problem(sample_weight=np.ones(60))
     with pytest.raises(OptionError, match="KNeighborsRegressor cannot weigh rows"):
-        compare(problem("number", sample_weight=given.sample_weight), head=KNeighborsRegressor())
+        scored(problem("number", sample_weight=given.sample_weight), head=KNeighborsRegressor())
 
 
 def test_candidates_are_compared_on_a_part_that_holds_every_class():
@@ -182,24 +173,23 @@ def test_only_six_thousand_rows_are_compared_on_but_all_are_fitted(seen):
     n = 6_600
     X = np.zeros((n, 1), np.float32)
     big = Problem(X, {"a/b": slice(0, 1)}, Target.decide("y", ["elk", "owl"] * (n // 2)))
-    ((found, asked),) = compare(big, fusion="concat", head=Oracle())
+    head = Oracle()
+    found = scored(big, head=head)
     assert [len(y) for _, y, _, _ in seen] == [4_000] * 3
-    fit_head(build(found.fusion, asked, big, class_weight=None, random_state=0), big)
+    fit_head(build(found.fusion, head, big, class_weight=None, random_state=0), big)
     assert len(seen[-1][1]) == n
 
 
 def test_a_class_of_one_row_is_trained_on_in_every_fold(seen):
     labels = ["elk"] * 10 + ["fox"] * 10 + ["owl"]
     given = Problem(np.zeros((21, 1), np.float32), {"a/b": slice(0, 1)}, Target.decide("y", labels))
-    compare(given, fusion="concat", head=Oracle())
+    scored(given, head=Oracle())
     assert [sorted(set(y)) for _, y, _, _ in seen] == [["elk", "fox", "owl"]] * 3
 
 
 def test_too_few_rows_to_compare_leave_the_score_empty():
     given = problem(n=3)  # one row of each class: none can be tested
-    scored = compare(given)
-    assert names(scored) == [(fusion, "ridge") for fusion in AUTO_FUSIONS]
-    assert [candidate.score for candidate, _ in scored] == [no_score("class")] * 3
+    assert scored(given).score == no_score("class")
     assert set(no_score("class")) == {"accuracy", "log_loss", "log_loss_se"}
 
 
@@ -208,7 +198,7 @@ def test_many_small_classes_are_no_matter_of_doubt():
     labels = [f"c{row // 2:02}" for row in range(44)] + [f"d{row}" for row in range(30)]
     X = np.random.default_rng(0).normal(size=(74, 4)).astype(np.float32)
     given = Problem(X, {"a/b": slice(0, 4)}, Target.decide("y", labels, "class"))
-    assert compare(given)[0][0].score["accuracy"] >= 0
+    assert scored(given).score["accuracy"] >= 0
 
 
 @pytest.mark.parametrize(
@@ -220,8 +210,8 @@ def test_many_small_classes_are_no_matter_of_doubt():
 def test_any_classifier_serves_and_gives_probabilities(head):
     given = problem()
     before = repr(head)
-    ((found, asked),) = compare(given, fusion="concat", head=head)
-    fitted = fit_head(build("concat", asked, given, class_weight=None, random_state=0), given)
+    found = scored(given, head=head)
+    fitted = fit_head(build("concat", head, given, class_weight=None, random_state=0), given)
     proba = fitted.predict_proba(given.X)
     np.testing.assert_allclose(proba.sum(axis=1), 1, atol=1e-6)
     assert found.head == type(head).__name__
@@ -230,9 +220,9 @@ def test_any_classifier_serves_and_gives_probabilities(head):
 
 
 def test_any_regressor_serves_a_number_and_any_classifier_several_labels():
-    ((found, _),) = compare(problem("number"), fusion="concat", head=LinearRegression())
+    found = scored(problem("number"), head=LinearRegression())
     assert found.score["r2"] > 0.9
-    ((found, _),) = compare(problem("multilabel"), fusion="concat", head=LinearSVC())
+    found = scored(problem("multilabel"), head=LinearSVC())
     assert found.score["accuracy"] > 0.8
 
 
@@ -257,7 +247,7 @@ class Silent(ClassifierMixin, BaseEstimator):
 )  # fmt: skip
 def test_a_head_that_cannot_serve_is_refused(head, kind, sentence):
     with pytest.raises(OptionError) as caught:
-        compare(problem(kind), head=head)
+        scored(problem(kind), head=head)
     assert str(caught.value) == sentence
 
 
@@ -269,7 +259,7 @@ def test_class_weights_reach_an_estimator_that_has_them_and_no_other():
     assert isinstance(built[-1], TemperatureClassifier)
     assert (built[-1].estimator.class_weight, built[-1].random_state) == ("balanced", 5)
     with pytest.raises(OptionError, match="class weight balanced does not apply to the head Gauss"):
-        compare(problem(), head=GaussianNB(), class_weight="balanced")
+        scored(problem(), head=GaussianNB(), class_weight="balanced")
 
 
 @pytest.mark.parametrize(
@@ -282,21 +272,19 @@ def test_class_weights_reach_an_estimator_that_has_them_and_no_other():
 )
 def test_names_that_nobody_knows_are_refused_with_the_nearest(options, sentence):
     with pytest.raises(UnknownNameError) as caught:
-        compare(problem(), **options)
+        scored(problem(), **options)
     assert str(caught.value).startswith(sentence)
 
 
 def test_something_that_is_no_head_is_refused():
     with pytest.raises(OptionError, match="head is 3, but must be a name"):
-        compare(problem(), head=3)
+        scored(problem(), head=3)
 
 
 def test_a_single_layer_is_named_in_full_or_by_its_tap():
     assert layers_used("single:high", list(LAYERS)) == ["net/high"]
     assert layers_used("single:net/low", list(LAYERS)) == ["net/low"]
     assert layers_used("last", list(LAYERS)) == ["net/high"]
-    ((found, _),) = compare(problem(), fusion="single:low")
-    assert (found.fusion, found.layers) == ("single:low", ("net/low",))
 
 
 def test_a_layer_of_two_backbones_must_be_named_in_full():
@@ -341,7 +329,7 @@ def test_shuffled_labels_score_as_chance(seeds):
         given = problem(n=90, seed=seed)
         labels = np.random.default_rng(seed).permutation(given.target.values)
         shuffled = Problem(given.X, SLICES, Target.decide("y", labels))
-        accuracies.append(compare(shuffled, fusion="concat", head="ridge")[0][0].score["accuracy"])
+        accuracies.append(scored(shuffled, head="lda").score["accuracy"])
     assert abs(np.mean(accuracies) - 1 / 3) < 0.06
 
 
@@ -350,7 +338,7 @@ def test_shuffled_labels_score_as_chance(seeds):
 )
 def test_global_settings_of_scikit_learn_change_nothing(settings):
     given = problem(groups=list(itertools.chain(*[[row] * 2 for row in range(30)])))
-    plain = compare(given, fusion="concat", head="logistic")[0][0]
+    plain = scored(given)
     with sklearn.config_context(**settings):
-        found = compare(given, fusion="concat", head="logistic")[0][0]
+        found = scored(given)
     assert found.score == plain.score
