@@ -118,7 +118,14 @@ def fit_ridge(
     pipeline : Pipeline
         Of the one step that fuses and predicts.
     candidates : list of Candidate
+
+    Raises
+    ------
+    OptionError
+        For a class weight where the target is a number.
     """
+    if problem.target.kind == "number":
+        make_head("ridge", "number", class_weight=class_weight)  # refuses what does not apply
     numbers = problem.target.kind == "multilabel"
     winner, table = search_passes(
         problem.passes,

@@ -147,6 +147,11 @@ def test_a_class_in_one_group_alone_is_left_out_row_by_row_and_said(caplog):
     assert ridge(problem(groups=groups), "last")[1][0].score["log_loss"] > 0
 
 
+def test_weights_of_classes_are_refused_for_a_number():
+    with pytest.raises(OptionError, match="class weight balanced does not apply to the head ridge"):
+        ridge(problem("number"), class_weight="balanced")
+
+
 def test_groups_that_are_one_group_are_no_groups():
     given = problem("number", groups=["wood"] * 60)
     assert given.leave_together() is None
