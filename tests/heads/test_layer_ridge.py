@@ -286,7 +286,7 @@ def test_layers_of_noise_are_dropped():
     alike = LayerRidgeClassifier(slices, penalties="uniform").fit(X, codes)
     for name in noise:
         assert found.layer_penalties_[name] > 10 * found.layer_penalties_["signal"]
-        assert found.layer_importance_[name] < 0.4 * alike.layer_importance_[name]
+    assert found.layer_importance_["signal"] > 2 * alike.layer_importance_["signal"]
     assert found.loo_log_loss_ < alike.loo_log_loss_ - 0.05
 
 
