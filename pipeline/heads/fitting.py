@@ -118,8 +118,15 @@ def fit_ridge(
     pipeline : Pipeline
         Of the one step that fuses and predicts.
     candidates : list of Candidate
+
+    Raises
+    ------
+    OptionError
+        For a class weight where the target is a number.
     """
     several = problem.target.kind == "multilabel"
+    if problem.target.kind == "number":
+        make_head("ridge", "number", class_weight=class_weight)  # refuses what does not apply
     winner, table = search_passes(
         problem.passes,
         problem.y.astype(float) if several else problem.y,

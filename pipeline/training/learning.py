@@ -18,7 +18,6 @@ from pipeline.heads import (
     fit_head,
     fit_ridge,
     is_ridge,
-    make_head,
     makeable,
     resolved_head,
 )
@@ -83,7 +82,6 @@ def learn(
     head = resolved_head(head, problem.target.kind)
     shared: dict[str, Any] = {"class_weight": class_weight, "random_state": random_state}
     if is_ridge(head, problem.target.kind):
-        make_head(head, problem.target.kind, class_weight=class_weight)  # refuses what it cannot
         fitted, found = fit_ridge(problem, None if fusion == "auto" else fusion, **shared)
         refit = partial(_refit_ridge, found[0], shared)
     elif isinstance(head, str) and head in FUSING:

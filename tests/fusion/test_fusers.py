@@ -29,7 +29,7 @@ from pipeline.fusion.slices import find_layer
 
 SLICES = {"net/low": slice(0, 3), "net/middle": slice(3, 8), "net/high": slice(8, 12)}
 NAMES = [*FUSERS, "single:middle"]
-SCALINGS = ["trace", "standard", "l2", "none"]
+SCALINGS = ["trace", "standard", "shrunk", "l2", "none"]
 
 
 def rows(n=40, seed=0):
@@ -57,6 +57,9 @@ def numpy_scaled(X, scaling):
         layer = layer - layer.mean(axis=0)
         if scaling == "standard":
             layer = layer / np.where(live[span], layer.std(axis=0), 1)
+        if scaling == "shrunk":
+            own = layer.var(axis=0)
+            layer = layer / np.sqrt((own + own[live[span]].mean()) / 2)
         total = layer.var(axis=0).sum()
         out.append(layer * np.sqrt(live.sum() / len(SLICES) / total))
     return out
@@ -82,7 +85,7 @@ def test_concat_is_the_scaled_layers_side_by_side(scaling):
     np.testing.assert_allclose(fused, np.hstack(numpy_scaled(X, scaling)), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("scaling", ["trace", "standard"])
+@pytest.mark.parametrize("scaling", ["trace", "standard", "shrunk"])
 def test_every_layer_has_the_same_variance_and_features_have_one_on_average(scaling):
     X, _ = rows()
     fused = ConcatFusion(SLICES, scaling=scaling).fit_transform(X)
@@ -116,7 +119,7 @@ def test_moments_of_many_rows_are_those_of_numpy():
     np.testing.assert_allclose(fuser.factor_, np.sqrt(3 / exact.var(axis=0).sum()), rtol=1e-9)
 
 
-@pytest.mark.parametrize("scaling", ["trace", "standard"])
+@pytest.mark.parametrize("scaling", ["trace", "standard", "shrunk"])
 def test_a_feature_constant_in_fit_is_zero_from_then_on(scaling):
     X, _ = rows()
     fuser = ConcatFusion(SLICES, scaling=scaling).fit(X)

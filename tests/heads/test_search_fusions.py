@@ -8,8 +8,10 @@ from scipy.optimize import nnls
 from pipeline.errors import InputError, UnknownNameError
 from pipeline.fusion import learn_weights, orthonormal_maps
 from pipeline.heads import search_fusions
-from pipeline.heads.fused import FUSIONS
+from pipeline.heads.fused import FUSIONS, Fused
 from pipeline.heads.inner import inner_folds
+from pipeline.heads.judging import NumberJudge, Verdict
+from pipeline.heads.search import _ranked
 
 SLICES = {"net/low": slice(0, 4), "net/mid": slice(4, 8), "net/high": slice(8, 12)}
 SPANS = [(own.start, own.stop) for own in SLICES.values()]
@@ -339,27 +341,36 @@ def test_of_two_layers_that_are_the_same_the_last_alone_wins():
     assert winner.fusion_ == "last"
 
 
-def test_a_simpler_fusion_that_is_tied_gives_way_where_the_last_layer_is_better():
-    """The simplest of those tied is only taken if it is not above the last layer alone."""
-    for seed in range(20):
-        X, y = animals(45, seed, 0.7, 0.9, 1.0)
-        winner, table = search_fusions(X, y, SLICES, fusions=["last", "average", "concat"])
-        rows = {row["fusion"]: row for row in table}
-        last = rows["last"]["log_loss"]
-        if rows["average"]["tied"] and not rows["last"]["tied"]:
-            break
-    assert winner.fusion_ == ("average" if rows["average"]["log_loss"] <= last else "concat")
+def tried(fusion: str, losses) -> Fused:
+    losses = np.asarray(losses, float)
+    nothing = np.zeros((len(losses), 2))
+    return Fused(fusion, ("a",), [], np.zeros(2), nothing, Verdict(losses, losses.mean()))
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0.05, "average"), (0.2, "concat")])
+def test_the_simplest_tied_fusion_gives_way_where_the_last_layer_is_better(shift, expected):
+    """Average differs from the lowest loss by less than its spread, the last layer by more."""
+    swing = np.tile([4.0, -4.0], 20)
+    candidates = [
+        tried("last", np.full(40, 5.1)),
+        tried("average", 5 + shift + swing),
+        tried("concat", np.full(40, 5.0)),
+    ]
+    ranked, tied = _ranked(candidates, NumberJudge(np.zeros((40, 2)), np.ones(40)))
+    assert tied == {"average", "concat"}
+    assert ranked[0].fusion == expected
+    assert sorted(one.fusion for one in ranked) == ["average", "concat", "last"]
 
 
 def test_a_layer_that_alone_knows_the_answer_mostly_wins_alone():
     wins = 0
-    for seed in range(6):
+    for seed in range(4):
         winner, table = search_fusions(*animals(150, seed, low=3.0, mid=0.0, high=0.0), SLICES)
         if winner.fusion_ == "single:net/low":
             wins += 1
             assert table[0]["layers"] == ["net/low"]
             assert (winner.coef_[:, 4:] == 0).all()
-    assert wins >= 3
+    assert wins >= 2
 
 
 def test_the_winner_fits_as_it_does_when_it_is_the_only_one_tried():
