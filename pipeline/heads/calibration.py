@@ -26,6 +26,7 @@ _STRENGTHS = (0.1, 1.0, 10.0)
 _FOLDS = 5
 _FEW_CLASSES = 20
 _TINY = 1e-15
+_LEAST_GAIN = 1e-3
 
 
 @dataclass(eq=False)
@@ -80,7 +81,7 @@ def matrix_calibration(
     best = min(losses, key=lambda strength: mean_of(losses[strength], weight))
     gain = plain - losses[best]
     error = error_of(gain, weight)
-    if error is None or not mean_of(gain, weight) > error:
+    if error is None or not mean_of(gain, weight) > max(error, _LEAST_GAIN):
         return None
     fitted = _logistic(best, n_classes).fit(X, y, sample_weight=weight)
     matrix, offset = fitted.coef_.T, fitted.intercept_

@@ -85,11 +85,17 @@ def check_choice(fusion: str, head: Any, kind: str, layers: Sequence[str]) -> No
             "or take another head: ridge."
         )
     if name != "single" and name not in FUSERS and not is_ridge(resolved_head(head, kind), kind):
-        shown = head if isinstance(head, str) else type(head).__name__
+        resolved = resolved_head(head, kind)
+        shown = resolved if isinstance(resolved, str) else type(resolved).__name__
+        others = f"{', '.join(FUSERS)} or single:LAYER"
+        if kind == "multilabel":
+            raise OptionError(
+                f"fusion {fusion} is found by a ridge that predicts one class or number a row, but "
+                f"the target has several labels. Take another fusion: {others}."
+            )
         raise OptionError(
-            f"fusion {fusion} is found by ridge and made for it, but the head is {shown} and the "
-            f"target a {kind}. Take head ridge, or another fusion: {', '.join(FUSERS)} or "
-            "single:LAYER."
+            f"fusion {fusion} is found by ridge and made for it, but the head is {shown}. Take "
+            f"head ridge, or another fusion: {others}."
         )
 
 

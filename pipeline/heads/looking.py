@@ -27,6 +27,7 @@ __all__ = [
     "families_of",
     "left_together",
     "looked_at",
+    "parted_families",
     "prepared_rows",
     "refuse_infinite",
 ]
@@ -68,6 +69,40 @@ def left_together(groups: Sequence[Any] | None, cv: Any, n_samples: int) -> list
     if cv is None:
         return families_of(groups, n_samples)
     return [np.asarray(test) for _, test in cv if len(test) > 1]
+
+
+def parted_families(
+    codes: NDArray[np.int64], families: Sequence[Any]
+) -> tuple[list[Any], list[int]]:
+    """Part the families that hold a whole class: without them nothing would be known of it.
+
+    Parameters
+    ----------
+    codes : int array of shape (n_samples,)
+        Class of each row.
+    families : sequence of shape (n_samples,)
+
+    Returns
+    -------
+    families : list of int
+        Rows of a family that is parted have numbers of their own.
+    alone : list of int
+        Classes of several rows that lay in one family.
+
+    Examples
+    --------
+    >>> parted_families(np.array([0, 0, 1, 1]), ["a", "a", "b", "c"])
+    ([3, 4, 1, 2], [0])
+    """
+    own = np.unique(np.asarray(families), return_inverse=True)[1]
+    alone = []
+    for code in np.unique(codes).tolist():
+        of_class = np.flatnonzero(codes == code)
+        if len(of_class) > 1 and len(np.unique(own[of_class])) == 1:
+            alone.append(code)
+            rows = np.flatnonzero(own == own[of_class[0]])
+            own[rows] = own.max() + 1 + np.arange(len(rows))
+    return own.tolist(), alone
 
 
 def looked_at(

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.errors import OptionError
 from pipeline.fusion import find_layer
-from pipeline.heads.looking import MOST_ROWS, Passes
+from pipeline.heads.looking import MOST_ROWS, Passes, parted_families
 from pipeline.memory import shown_bytes
 from pipeline.samples import Target, clean_column
 
@@ -133,20 +133,14 @@ class Problem:
         families = self.families
         if families is None or self.target.kind != "class":
             return None if families is None or len(set(families)) == 1 else families
-        codes, own = self.target.encode(), np.array(families)
-        for code in range(len(self.target.classes)):
-            of_class = np.flatnonzero(codes == code)
-            if len(of_class) < 2 or len(set(own[of_class].tolist())) > 1:
-                continue
-            rows = np.flatnonzero(own == own[of_class[0]])
-            own[rows] = own.max() + 1 + np.arange(len(rows))
+        own, alone = parted_families(self.target.encode(), families)
+        for code in alone:
             _log.info(
                 "class %s lies in one group alone: its rows are left out one at a time, so the "
                 "figures of the comparison flatter it",
                 self.target.classes[code],
             )
-        dissolved: list[int] = own.tolist()
-        return dissolved
+        return own
 
     @property
     def y(self) -> NDArray[Any]:

@@ -114,6 +114,7 @@ class LayerRidge(BaseEstimator):
         stream = getattr(self, "stream_", None) or Stream.starting(X, labels.Y, self._seed())
         stream.add(X, labels.Y, labels.weight)
         self.stream_, prepared = stream, stream.prepared()
+        self.fusion_ = self._called()
         judge = self._judge(prepared.rows.Y, prepared.rows.weight)
         fit = self._solved(prepared.rows, judge, layers)
         self._settle(fit, prepared.rows, judge, layers)
@@ -150,7 +151,7 @@ class LayerRidge(BaseEstimator):
         families = left_together(groups, self.cv, len(y))
         labels = self._labels(y, checked_weight(sample_weight, len(y)), families)
         passes = checked(passes, layers)
-        self.fusion_ = "evidence" if self.penalties == "evidence" else "concat"
+        self.fusion_ = self._called()
         with one_thread(len(y) <= _FEW_ROWS):
             prepared = prepared_rows(
                 passes, labels.Y, labels.weight, families, random_state=self._seed(), most=most
@@ -199,6 +200,9 @@ class LayerRidge(BaseEstimator):
         self._keep_loss(loss)
         self._keep_scores(fit.scores)
         self._calibrate(fit.scores, judge, rows.groups)
+
+    def _called(self) -> str:
+        return "evidence" if self.penalties == "evidence" else "concat"
 
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31))

@@ -13,6 +13,8 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validat
 
 from pipeline.errors import InputError
 from pipeline.heads.inner import fit_weighted
+from pipeline.heads.looking import parted_families
+from pipeline.heads.ridge_base import LayerRidge
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,12 +73,18 @@ class SeveralLabels(ClassifierMixin, BaseEstimator):
                 "must hold 0 or 1 in a column for each label."
             )
         self.estimators_ = [
-            fit_weighted(clone(self.estimator), X, column, sample_weight, **own)
+            fit_weighted(clone(self.estimator), X, column, sample_weight, **self._own(own, column))
             if column.min() < column.max()
             else int(column[0])
             for column in y.T
         ]
         return self
+
+    def _own(self, extras: dict[str, Any], column: NDArray[np.int64]) -> dict[str, Any]:
+        """Give groups as the head takes them: a ridge never leaves a whole label out."""
+        if "groups" not in extras or not isinstance(self.estimator, LayerRidge):
+            return extras
+        return {"groups": parted_families(column, extras["groups"])[0]}
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict 0/1 for each label: shape (n_samples, n_labels)."""

@@ -15,6 +15,7 @@ from pipeline.heads import (
     fit_fusing,
     fit_ridge,
     is_ridge,
+    make_head,
     makeable,
     resolved_head,
     search_fusions,
@@ -23,7 +24,7 @@ from pipeline.heads.layer_ridge import LayerRidgeClassifier
 from pipeline.samples import Target
 
 SLICES = {"net/low": slice(0, 6), "net/high": slice(6, 11)}
-FUSION_NAMES = "last, average, concat, weighted, evidence, late, forward, selection, single:LAYER."
+FUSION_NAMES = "last, concat, average, weighted, evidence, late, forward, selection, single:LAYER."
 
 
 def problem(kind: str = "class", n: int = 60, seed: int = 0, **extra) -> Problem:
@@ -207,19 +208,31 @@ def test_choices_that_go_together_pass(fusion, head, kind):
          "head layer_ridge predicts one class or number a row, but the target has several labels. "
          "Take another head: logistic."),
         ("evidence", "logistic", "class", OptionError,
-         "fusion evidence is found by ridge and made for it, but the head is logistic and the "
-         "target a class. Take head ridge, or another fusion: last, average, weighted, concat or "
+         "fusion evidence is found by ridge and made for it, but the head is logistic. Take head "
+         "ridge, or another fusion: last, average, weighted, concat or single:LAYER."),
+        ("evidence", "auto", "multilabel", OptionError,
+         "fusion evidence is found by a ridge that predicts one class or number a row, but the "
+         "target has several labels. Take another fusion: last, average, weighted, concat or "
          "single:LAYER."),
         ("late", LogisticRegression(), "class", OptionError,
-         "fusion late is found by ridge and made for it, but the head is LogisticRegression and "
-         "the target a class. Take head ridge, or another fusion: last, average, weighted, concat "
-         "or single:LAYER."),
+         "fusion late is found by ridge and made for it, but the head is LogisticRegression. Take "
+         "head ridge, or another fusion: last, average, weighted, concat or single:LAYER."),
     ],
 )  # fmt: skip
 def test_choices_that_do_not_go_together_are_refused(fusion, head, kind, error, sentence):
     with pytest.raises(error) as caught:
         check_choice(fusion, head, kind, list(LAYERS))
     assert str(caught.value) == sentence
+
+
+def test_a_label_whose_rows_are_one_group_is_learnt_by_ridge_too():
+    rng = np.random.default_rng(0)
+    Y = np.arange(40)[:, None] % [2, 4] == 0
+    X = rng.normal(size=(40, 5)) + np.hstack([Y, np.zeros((40, 3))]) * 4
+    groups = np.where(Y[:, 1], "one", np.arange(40).astype(str))
+    head = make_head("ridge", "multilabel", labels=["even", "fourth"])
+    found = head.fit(X, Y.astype(int), groups=groups).predict(X)
+    assert (found == Y).mean() > 0.9
 
 
 # --- steps of old files -------------------------------------------------------------------------
