@@ -184,11 +184,12 @@ class FusionTrials:
             if min(losses) >= loss:
                 break
             chosen, loss = wider[int(np.argmin(losses))], min(losses)
-        if len(chosen) == 1:
-            return replace(best, fusion="forward", seconds=0.0)
         if len(chosen) == len(self.layers):
-            return replace(self._side_by_side, fusion="forward")
-        return self._ridge("forward", chosen, self.beside(chosen))
+            grown = self._side_by_side
+        else:
+            grown = self._ridge("forward", chosen, self.beside(chosen))
+        kept = grown if grown.verdict.loss < best.verdict.loss else best
+        return replace(kept, fusion="forward", seconds=0.0)
 
     def _average(self) -> Fused:
         return self._mixed("average", np.full(len(self.layers), 1 / len(self.layers)))
