@@ -70,7 +70,7 @@ class Candidate:
     def from_json(cls, value: Mapping[str, Any]) -> Candidate:
         """Read what `to_json` wrote."""
         names = ("fusion", "head", "by", "seconds", "tied")
-        own = {name: value.get(name) for name in names}
+        own: dict[str, Any] = {name: value.get(name) for name in names}
         score = {name: item for name, item in value.items() if name not in (*names, "layers")}
         return cls(**own, layers=tuple(value["layers"]), score=score)
 

@@ -145,7 +145,7 @@ RESULTS = TargetResults(
     head="ridge",
     fusions=(
         Candidate("concat", "ridge", ("a/b", "a/c"), "cv",
-                  {"accuracy": 0.8, "log_loss": 0.5, "log_loss_se": None}, 1.23456),
+                  {"accuracy": 0.8, "log_loss": 0.5, "log_loss_se": None}, 1.23456, True),
         Candidate("last", "ridge", ("a/c",), "cv", {}, None),
     ),
 )  # fmt: skip
@@ -168,9 +168,10 @@ def test_the_json_has_the_stated_shape():
                 "layers": ["a/b", "a/c"], "fusion": "concat", "head": "ridge",
                 "fusions": [
                     {"fusion": "concat", "head": "ridge", "layers": ["a/b", "a/c"], "by": "cv",
-                     "accuracy": 0.8, "log_loss": 0.5, "log_loss_se": None, "seconds": 1.235},
+                     "accuracy": 0.8, "log_loss": 0.5, "log_loss_se": None, "seconds": 1.235,
+                     "tied": True},
                     {"fusion": "last", "head": "ridge", "layers": ["a/c"], "by": "cv",
-                     "seconds": None},
+                     "seconds": None, "tied": None},
                 ],
             }
         },

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from pipeline.cli.embedding import in_words, understood
 from pipeline.cli.talk import say, show_json
-from pipeline.cli.training import say_doubts, show_figures
+from pipeline.cli.training import say_comparison, say_doubts, show_figures
 from pipeline.config import EmbedOptions, TrainOptions
 
 __all__ = ["run"]
@@ -53,6 +53,8 @@ def run(
 
     finished = run_flow(samples, out, embed, train, overwrite=overwrite, progress=True)
     say(in_words(finished.embedding, f"{out / 'failed.csv'} names them"))
+    for name, results in finished.model.results.items():
+        say_comparison(name, results)
     if json:
         show_json(finished.to_json())
         return 0

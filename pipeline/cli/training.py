@@ -13,9 +13,9 @@ from pipeline.config import TrainOptions
 from pipeline.results import headline, interval, results_json
 
 if TYPE_CHECKING:
-    from pipeline.results import TargetResults
+    from pipeline.results import Candidate, TargetResults
 
-__all__ = ["say_doubts", "show_figures", "train"]
+__all__ = ["say_comparison", "say_doubts", "show_figures", "train"]
 
 
 def train(
@@ -47,6 +47,8 @@ def train(
     with EmbeddingStore.open(cache) as store:
         trained = train_stage(store, options, layers=layers)
     trained.save(model)
+    for name, results in trained.results.items():
+        say_comparison(name, results)
     if json:
         show_json(results_json(trained.results, time.perf_counter() - began))
         return 0
@@ -58,6 +60,43 @@ def train(
 
 
 _CALLED = {"cv": "cross-validated", "loo": "leave-one-out"}
+
+
+def say_comparison(target: str, results: TargetResults) -> None:
+    """Write the table of what was compared, the winner first."""
+    if len(results.fusions) < 2:
+        return
+    rows = [_HEADER, *(_cells(one, results.fusions[0]) for one in results.fusions)]
+    figure, loss = ("R2", "squared error") if results.kind == "number" else ("accuracy", "log-loss")
+    rows[0] = tuple(cell.format(figure=figure, loss=loss) for cell in _HEADER)
+    widths = [max(len(row[place]) for row in rows) for place in range(len(_HEADER) - 1)]
+    say(f"compared for {target} on rows left out:")
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        say("  ".join(["", *cells, row[-1]]).rstrip())
+
+
+_HEADER = ("fusion + head", "layers", "LOO {figure}", "LOO {loss}", "seconds", "")
+_FEW = 2
+
+
+def _cells(one: Candidate, winner: Candidate) -> tuple[str, ...]:
+    """Give a row of the table."""
+    figure, loss, error = one.score.values()
+    note = ""
+    if one.by == "cv":
+        note = "by cross-validation, not LOO"
+    if one is winner:
+        note = ", ".join(["chosen", *filter(None, [note])])
+    elif one.tied and winner.tied:
+        note = ", ".join(["cannot be told apart from the winner", *filter(None, [note])])
+    seconds = "" if one.seconds is None else f"{one.seconds:.1f}"
+    spread = "" if error is None else f" ± {error:.2g}"
+    shown = "" if loss is None else f"{loss:.4g}{spread}"
+    taps = [name.rpartition("/")[2] for name in one.layers]
+    layers = ", ".join(taps) if len(taps) <= _FEW else f"{len(taps)} layers"
+    return (f"{one.fusion} + {one.head}", layers, f"{figure:.3f}" if figure is not None else "",
+            shown, seconds, note)  # fmt: skip
 
 
 def say_doubts(results: TargetResults, seed: int) -> None:

@@ -159,8 +159,9 @@ class TransferClassifier(ClassifierMixin, _Transfers):
     backbone, layers, pooling, image_size, resize, cache_dir, batch_size, device, precision
         As for `LayerEmbedder`.
     fusion : str
-        ``"auto"``, ``"last"``, ``"single:LAYER"``, ``"average"``, ``"weighted"`` or
-        ``"concat"``.
+        ``"auto"``, ``"last"``, ``"single:LAYER"``, ``"concat"``, ``"average"`` or
+        ``"weighted"``; for ridge also ``"evidence"``, ``"late"``, ``"forward"`` or
+        ``"selection"``.
     head : str or estimator
         ``"auto"``, a key of `pipeline.heads.HEADS`, or any scikit-learn classifier.
     class_weight : {"balanced", None}

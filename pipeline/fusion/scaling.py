@@ -35,7 +35,7 @@ def column_factors(
     Examples
     --------
     >>> column_factors(np.array([4.0, 0.0, 9.0]), [slice(0, 2), slice(2, 3)], "standard")
-    array([0.61..., 0.        , 0.40...])
+    array([0.5       , 0.        , 0.33333333])
     """
     factors = np.zeros(len(variance))
     varies = variance > 0

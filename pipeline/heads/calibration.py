@@ -9,6 +9,7 @@ seen say so.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from pipeline.heads.judging import ClassJudge, error_of, mean_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["matrix_calibration"]
+__all__ = ["MatrixCalibration", "matrix_calibration"]
 
 _STRENGTHS = (0.1, 1.0, 10.0)
 _FOLDS = 5
@@ -27,9 +28,30 @@ _FEW_CLASSES = 20
 _TINY = 1e-15
 
 
+@dataclass(eq=False)
+class MatrixCalibration:
+    """Logits made of logits: which classes are mistaken for which.
+
+    Parameters
+    ----------
+    matrix : array of shape (n_classes, n_classes)
+    offset : array of shape (n_classes,)
+    log_loss : float
+        On rows that each matrix had not seen.
+    """
+
+    matrix: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    log_loss: float
+
+    def of(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Calibrate logits of shape (n_samples, n_classes)."""
+        return np.asarray(logits @ self.matrix + self.offset)
+
+
 def matrix_calibration(
-    logits: NDArray[np.floating], judge: ClassJudge, groups: Sequence[Any] | None, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float] | None:
+    logits: NDArray[np.floating], judge: ClassJudge, groups: Any, seed: int
+) -> MatrixCalibration | None:
     """Fit the matrix, unless one temperature does as well.
 
     Parameters
@@ -43,12 +65,8 @@ def matrix_calibration(
 
     Returns
     -------
-    matrix : array of shape (n_classes, n_classes)
-    offset : array of shape (n_classes,)
-        ``softmax(logits @ matrix + offset)`` are the probabilities.
-    log_loss : float
-        On rows that each matrix had not seen.
-        None instead of the three where the log-loss is not lower by one standard error.
+    MatrixCalibration, or None
+        None where the log-loss is not lower by one standard error, or rows are few.
     """
     n_classes = logits.shape[1]
     counted = np.flatnonzero(judge.weight)
@@ -68,7 +86,7 @@ def matrix_calibration(
     matrix, offset = fitted.coef_.T, fitted.intercept_
     if n_classes == 2:
         matrix, offset = np.hstack([-matrix, matrix]) / 2, np.array([-offset[0], offset[0]]) / 2
-    return matrix, offset, mean_of(losses[best], weight)
+    return MatrixCalibration(matrix, offset, mean_of(losses[best], weight))
 
 
 def _losses(

@@ -21,15 +21,21 @@ HEADS: dict[str, str] = {
     "mlp": "pipeline.heads.factories:mlp",
     "linear": "pipeline.heads.factories:linear",
     "layer_ridge": "pipeline.heads.factories:layer_ridge",
+    "best": "pipeline.heads.factories:best",
 }
 """Import string of the factory of each head: ``factory(kind, class_weight, random_state)``."""
 
 OWN_STEPS: dict[str, str] = {
     "AverageFusion": "pipeline.fusion.average",
+    "BestClassifier": "pipeline.heads.best",
+    "BestRegressor": "pipeline.heads.best",
     "ConcatFusion": "pipeline.fusion.concat",
     "LayerRidgeClassifier": "pipeline.heads.layer_ridge",
     "LayerRidgeRegressor": "pipeline.heads.layer_ridge",
+    "Line": "pipeline.heads.members",
+    "MatrixCalibration": "pipeline.heads.calibration",
     "PooledDiscriminant": "pipeline.heads.discriminant",
+    "RandomFeatures": "pipeline.heads.random_features",
     "SeveralLabels": "pipeline.heads.several_labels",
     "SingleLayer": "pipeline.fusion.single",
     "TemperatureClassifier": "pipeline.heads.temperature",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.errors import OptionError
+from pipeline.heads.best import BestClassifier, BestRegressor
+from pipeline.heads.catalog import HEADS
 from pipeline.heads.discriminant import PooledDiscriminant
 from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
 from pipeline.heads.temperature import TemperatureClassifier
@@ -13,6 +15,7 @@ from pipeline.heads.tuned import TunedClassifier, TunedRegressor
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 NEIGHBOURS = (1, 3, 5, 10, 20)
+_CLASS_ONLY = ("logistic", "lda")
 
 
 def logistic(kind: str, class_weight: str | None, random_state: int) -> Any:
@@ -32,6 +35,14 @@ def ridge(kind: str, class_weight: str | None, random_state: int) -> Any:
 def layer_ridge(kind: str, class_weight: str | None, random_state: int) -> Any:
     """Ridge over all layers, each with a penalty of its own; fuses by itself."""
     return _layer_ridge("layer_ridge", kind, class_weight, random_state, "evidence")
+
+
+def best(kind: str, class_weight: str | None, random_state: int) -> Any:
+    """Ridge, ridge on random features and logistic regression, stacked; fuses by itself."""
+    if kind == "number":
+        _no_weights("best", class_weight)
+        return BestRegressor(random_state=random_state)
+    return BestClassifier(class_weight=class_weight, random_state=random_state)
 
 
 def _layer_ridge(
@@ -121,9 +132,10 @@ def mlp(kind: str, class_weight: str | None, random_state: int) -> Any:
 
 def _only_classes(head: str, kind: str) -> None:
     if kind == "number":
+        *others, last = (name for name in HEADS if name not in _CLASS_ONLY)
         raise OptionError(
             f"head {head} predicts classes, but the target is a number. "
-            "Use ridge, svm, knn, forest, boosting, mlp or linear."
+            f"Use {', '.join(others)} or {last}."
         )
 
 

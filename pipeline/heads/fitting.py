@@ -119,18 +119,20 @@ def fit_ridge(
         Of the one step that fuses and predicts.
     candidates : list of Candidate
     """
-    numbers = problem.target.kind == "multilabel"
+    several = problem.target.kind == "multilabel"
     winner, table = search_passes(
         problem.passes,
-        problem.y.astype(float) if numbers else problem.y,
+        problem.y.astype(float) if several else problem.y,
         problem.layer_slices,
         problem.n_features,
         problem.leave_together(),
         problem.sample_weight,
+        is_class=problem.target.kind == "class",
         fusions=[fusions] if isinstance(fusions, str) else fusions,
-        class_weight=None if numbers else class_weight,
+        class_weight=None if several else class_weight,
         random_state=random_state,
         most=problem.most_rows,
+        everywhere=False,
     )
     found = [Candidate.from_json({"head": "ridge"} | row) for row in table]
     return _alone(winner.narrowed(list(layers or found[0].layers))), found
@@ -144,12 +146,14 @@ def fit_fusing(
         head, problem.target.kind, class_weight=class_weight, random_state=random_state
     ).set_params(layer_slices=dict(problem.layer_slices))
     own.n_features_in_ = problem.n_features
+    few = {} if head == "best" else {"everywhere": False}
     own.fit_passes(
         problem.passes,
         problem.y,
         problem.sample_weight,
         problem.leave_together(),
         most=problem.most_rows,
+        **few,
     )
     layers = list(problem.layer_slices)
     found = Candidate(own.fusion_, head, tuple(layers), own.scored_by_, own.loo_figures_)

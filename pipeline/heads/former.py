@@ -26,7 +26,7 @@ def _classifier(state: Mapping[str, Any]) -> Any:
     head.classes_, head.n_features_in_ = state["classes_"], coef.shape[1]
     head.coef_, head.intercept_ = coef, intercept
     head.alpha_, head.temperature_ = state["alpha_"], state["temperature_"]
-    head.calibration_ = head.calibration_offset_ = head.stream_ = None
+    head.calibration_ = head.stream_ = None
     return head
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["FUSIONS", "Fused", "FusionTrials"]
 
 FUSIONS = (
-    "last", "single", "average", "concat", "weighted", "evidence", "late", "forward", "selection",
+    "last", "single", "concat", "average", "weighted", "evidence", "late", "forward", "selection",
 )  # fmt: skip
 """The simplest first, that is the one that asks the labels for least: nothing, one layer, a
 number a layer, a set of layers, a set of columns."""
@@ -74,7 +74,7 @@ class Fused:
     layers: tuple[str, ...]
     ridges: Sequence[tuple[float, LinearMap, float]]
     offset: NDArray[np.float64]
-    scores: NDArray[np.float64]
+    scores: NDArray[np.floating]
     verdict: Verdict
     by: str = "loo"
     penalties: Mapping[str, float] | None = None
@@ -134,7 +134,7 @@ class FusionTrials:
 
     def names(self) -> list[str]:
         """Every fusion that these layers allow; on one layer all are the same."""
-        *lower, last = self.layers
+        *lower, _ = self.layers
         if not lower:
             return ["last"]
         return ["last", *(f"single:{name}" for name in lower), *FUSIONS[2:]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,7 +62,8 @@ class ClassJudge:
     def figures(self, verdict: Verdict, scores: NDArray[np.floating]) -> dict[str, float | None]:
         """Give accuracy and log-loss as they stand in a table."""
         right = scores.argmax(axis=1) == self.codes
-        return {"accuracy": mean_of(right, self.weight)} | _loss("log_loss", verdict, self.weight)
+        accuracy = _known(mean_of(right, self.weight))
+        return {"accuracy": accuracy} | _loss("log_loss", verdict, self.weight)
 
     def subset(self, rows: NDArray[np.int64]) -> ClassJudge:
         """Judge these rows."""
@@ -102,14 +103,14 @@ class NumberJudge:
 Judge = ClassJudge | NumberJudge
 
 
-def mean_of(values: NDArray[np.generic], weight: NDArray[np.float64]) -> float:
+def mean_of(values: NDArray[Any], weight: NDArray[np.float64]) -> float:
     """Weighted mean; nan where nothing counts."""
     total = weight.sum()
     return float(weight @ values / total) if total > 0 else float("nan")
 
 
 def error_of(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float | None:
-    """Standard error of a weighted mean; None for fewer than two rows that count."""
+    """Give the standard error of a weighted mean; None for fewer than two rows that count."""
     n = int(np.count_nonzero(weight))
     if n < 2:
         return None
@@ -118,5 +119,8 @@ def error_of(values: NDArray[np.float64], weight: NDArray[np.float64]) -> float 
 
 
 def _loss(name: str, verdict: Verdict, weight: NDArray[np.float64]) -> dict[str, float | None]:
-    loss = None if np.isnan(verdict.loss) else verdict.loss
-    return {name: loss, f"{name}_se": error_of(verdict.losses, weight)}
+    return {name: _known(verdict.loss), f"{name}_se": error_of(verdict.losses, weight)}
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value

@@ -49,12 +49,14 @@ def class_labels(
     """Read classes.
 
     A row that is alone in its class is not judged: a fit without it knows nothing of the class.
+    Where the classes are known beforehand, these may be rows of one of them.
 
     Raises
     ------
     InputError
         For fewer than two classes, or a class that lies in one family alone.
     """
+    known = classes is not None
     if classes is None:
         classes, codes = classes_of(y)
     else:
@@ -68,26 +70,39 @@ def class_labels(
     if class_weight is not None:
         weight = weight * compute_class_weight(class_weight, classes=classes, y=y)[codes]
     sizes = np.bincount(codes, weight > 0, minlength=len(classes))
-    if (sizes > 0).sum() < 2:
+    if not known and (sizes > 0).sum() < 2:
         raise InputError(
             f"y has only one class, {classes.tolist()[int(sizes.argmax())]!r}, in rows with a "
             "weight above 0: at least two are needed."
         )
     for family in families:
-        own = codes[family]
-        if (own == own[0]).all() and sizes[own[0]] == len(family):
+        inside = np.bincount(codes[family], weight[family] > 0, minlength=len(classes))
+        whole = np.flatnonzero((inside == sizes) & (sizes > 1))
+        if len(whole):
             raise InputError(
-                f"class {classes.tolist()[own[0]]!r} lies in one group alone (its {len(family)} "
-                "rows): without the group nothing is known of it. Label rows of the class in "
-                "another group, leave the class out, or give no groups."
+                f"class {classes.tolist()[whole[0]]!r} lies in one group alone (its "
+                f"{int(sizes[whole[0]])} rows): without the group nothing is known of it. Label "
+                "rows of the class in another group, leave the class out, or give no groups."
             )
     judge = ClassJudge(codes, np.where(sizes[codes] > 1, weight, 0))
     return Labels(np.eye(len(classes), dtype=np.float32)[codes], weight, judge, classes)
 
 
 def number_labels(y: NDArray[Any], weight: NDArray[np.float64]) -> Labels:
-    """Read numbers, one or several a row."""
+    """Read numbers, one or several a row.
+
+    Raises
+    ------
+    InputError
+        For a number that is not finite.
+    """
     Y = np.asarray(y, np.float64).reshape(len(y), -1)
+    bad = np.argwhere(~np.isfinite(Y))
+    if len(bad):
+        raise InputError(
+            f"y has NaN or infinity in row {bad[0, 0]}, but must be a finite number: leave out "
+            "rows without one."
+        )
     return Labels(Y, weight, NumberJudge(Y, weight))
 
 

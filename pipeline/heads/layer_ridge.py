@@ -15,8 +15,8 @@ import numpy as np
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import validate_data
 
-from pipeline.errors import OptionError
-from pipeline.heads.calibration import matrix_calibration
+from pipeline.errors import InputError, OptionError
+from pipeline.heads.calibration import MatrixCalibration, matrix_calibration
 from pipeline.heads.judging import ClassJudge, NumberJudge
 from pipeline.heads.labels import Labels, class_labels, number_labels
 from pipeline.heads.layer_scaling import Penalties
@@ -74,17 +74,18 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
     loo_proba_ : array of shape (n_samples, n_classes)
         Probabilities of each row by the fit without it, or without its group. Of more than
         20,000 rows, NaN for those of groups that were not looked at.
-    calibration_, calibration_offset_ : arrays, or None
-        ``softmax(scores / temperature_ @ calibration_ + calibration_offset_)``.
+    calibration_ : MatrixCalibration or None
+        What turns ``scores / temperature_`` into logits.
 
     Examples
     --------
     >>> rng = np.random.default_rng(0)
     >>> y = np.repeat(["elk", "owl"], 30)
-    >>> X = np.hstack([rng.normal(size=(60, 3)), rng.normal(size=(60, 2)) + (y == "owl")[:, None] * 4])
+    >>> X = rng.normal(size=(60, 5))
+    >>> X[y == "owl", 3:] += 4
     >>> head = LayerRidgeClassifier({"low": slice(0, 3), "high": slice(3, 5)}).fit(X, y)
-    >>> head.loo_score_, head.layer_importance_["high"] > 0.9
-    (1.0, True)
+    >>> head.loo_score_ > 0.9, head.layer_importance_["high"] > 0.9
+    (True, True)
     """
 
     def __init__(
@@ -126,11 +127,21 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
                 "class_weight is 'balanced', but the sizes of the classes are not known before "
                 "the last row has come. Give a dict of weights, or sample_weight."
             )
-        if classes is not None or getattr(self, "stream_", None) is None:
+        if getattr(self, "stream_", None) is None:
             self.classes_ = np.unique(y if classes is None else classes)
+            if len(self.classes_) < 2:
+                raise InputError(
+                    f"y has only one class, {self.classes_.tolist()[0]!r}: at least two are "
+                    "needed. Name all classes in the first call: classes=[...]."
+                )
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise InputError(
+                f"classes is {np.unique(classes).tolist()}, but was {self.classes_.tolist()} in "
+                "the first call. Give the same, or leave it out."
+            )
         return super().partial_fit(X, y, sample_weight)
 
-    def decision_function(self, X: Any) -> NDArray[np.float64]:
+    def decision_function(self, X: Any) -> NDArray[np.floating]:
         """Give logits: one for two classes (of the second), else one a class."""
         logits = self._logits(self._columns(self._scores(X)))
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
@@ -144,31 +155,29 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
         best = self._logits(self._columns(self._scores(X))).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
-    def _logits(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _logits(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         logits = scores / self.temperature_
-        if self.calibration_ is None:
-            return logits
-        return np.asarray(logits @ self.calibration_ + self.calibration_offset_)
+        return np.asarray(logits if self.calibration_ is None else self.calibration_.of(logits))
 
     @staticmethod
-    def _columns(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _columns(scores: NDArray[np.floating]) -> NDArray[np.floating]:
         """Give two classes a column each."""
         return np.hstack([-scores, scores]) / 2 if scores.shape[1] == 1 else scores
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         checks = {"dtype": accepted(X), "ensure_all_finite": False, "reset": reset}
-        return tuple(validate_data(self, X, y, **checks))  # type: ignore[return-value]
+        return tuple(validate_data(self, X, y, **checks))
 
     def _labels(
         self, y: Any, weight: NDArray[np.float64], families: Any, *, known: bool = False
     ) -> Labels:
         classes = self.classes_ if known else None
         labels = class_labels(y, weight, families, self.class_weight, classes)
-        self.classes_ = labels.classes
+        self.classes_ = np.asarray(labels.classes)
         return labels
 
-    def _judge(self, Y: NDArray[np.float64], weight: NDArray[np.float64]) -> ClassJudge:
-        alone = Y.sum(axis=0) == 1
+    def _judge(self, Y: NDArray[np.floating], weight: NDArray[np.float64]) -> ClassJudge:
+        alone = Y[weight > 0].sum(axis=0) == 1
         codes = Y.argmax(axis=1)
         return ClassJudge(codes, np.where(alone[codes], 0, weight))
 
@@ -178,12 +187,12 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
         if len(coef) == 2:
             coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
         self.coef_, self.intercept_, self.temperature_ = coef, intercept, temperature
-        self.calibration_ = self.calibration_offset_ = None
+        self.calibration_: MatrixCalibration | None = None
 
     def _keep_loss(self, loss: float | None) -> None:
         self.loo_log_loss_ = loss
 
-    def _keep_scores(self, scores: NDArray[np.float64]) -> None:
+    def _keep_scores(self, scores: NDArray[np.floating]) -> None:
         self.loo_proba_ = softmax(scores / self.temperature_)
 
     def _forget(self) -> None:
@@ -192,7 +201,7 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
 
     def _calibrate(
         self,
-        scores: NDArray[np.float64],
+        scores: NDArray[np.floating],
         judge: ClassJudge,
         groups: NDArray[np.int64] | None,
     ) -> None:
@@ -204,9 +213,8 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
             return
         if scores.shape[1] == 2:
             scores = self._columns(scores[:, 1:] - scores[:, :1])
-        found = matrix_calibration(scores / self.temperature_, judge, groups, self._seed())
-        if found is not None:
-            self.calibration_, self.calibration_offset_, self.calibrated_log_loss_ = found
+        logits = scores / self.temperature_
+        self.calibration_ = matrix_calibration(logits, judge, groups, self._seed())
 
 
 class LayerRidgeRegressor(MultiOutputMixin, RegressorMixin, LayerRidge):
@@ -259,7 +267,7 @@ class LayerRidgeRegressor(MultiOutputMixin, RegressorMixin, LayerRidge):
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         checks = {"dtype": accepted(X), "ensure_all_finite": False, "reset": reset}
         checked = validate_data(self, X, y, multi_output=True, y_numeric=True, **checks)
-        return tuple(checked)  # type: ignore[return-value]
+        return tuple(checked)
 
     def _labels(
         self, y: Any, weight: NDArray[np.float64], families: Any, *, known: bool = False
@@ -267,8 +275,8 @@ class LayerRidgeRegressor(MultiOutputMixin, RegressorMixin, LayerRidge):
         self._single = np.ndim(y) == 1
         return number_labels(y, weight)
 
-    def _judge(self, Y: NDArray[np.float64], weight: NDArray[np.float64]) -> NumberJudge:
-        return NumberJudge(Y, weight)
+    def _judge(self, Y: NDArray[np.floating], weight: NDArray[np.float64]) -> NumberJudge:
+        return NumberJudge(Y.astype(np.float64), weight)
 
     def _keep_line(
         self, coef: NDArray[np.float64], intercept: NDArray[np.float64], temperature: float
@@ -279,7 +287,7 @@ class LayerRidgeRegressor(MultiOutputMixin, RegressorMixin, LayerRidge):
     def _keep_loss(self, loss: float | None) -> None:
         self.loo_mse_ = loss
 
-    def _keep_scores(self, scores: NDArray[np.float64]) -> None:
+    def _keep_scores(self, scores: NDArray[np.floating]) -> None:
         self.loo_prediction_ = scores[:, 0] if self._single else scores
 
     def _forget(self) -> None:

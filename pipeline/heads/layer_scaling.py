@@ -55,7 +55,7 @@ def layer_penalties(
         )
     found = evidence_penalties(rows, fusion, [slice(*span) for span in layers.values()])
     widths = np.array([stop - start for start, stop in layers.values()])
-    return found * (widths / found).sum() / widths.sum()
+    return np.asarray(found * (widths / found).sum() / widths.sum())
 
 
 def penalised(fusion: LinearMap, layers: Layers, penalties: NDArray[np.float64]) -> LinearMap:

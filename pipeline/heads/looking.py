@@ -25,6 +25,7 @@ __all__ = [
     "Prepared",
     "checked",
     "families_of",
+    "left_together",
     "looked_at",
     "prepared_rows",
     "refuse_infinite",
@@ -60,6 +61,13 @@ def families_of(groups: Sequence[Any] | None, n_samples: int) -> list[NDArray[np
             "is left to fit. Give groups that split the rows, or none."
         )
     return [np.array(rows) for rows in members.values() if len(rows) > 1]
+
+
+def left_together(groups: Sequence[Any] | None, cv: Any, n_samples: int) -> list[NDArray[np.int64]]:
+    """Give rows that leave together: those of one test side of ``cv``, else of one group."""
+    if cv is None:
+        return families_of(groups, n_samples)
+    return [np.asarray(test) for _, test in cv if len(test) > 1]
 
 
 def looked_at(
@@ -110,7 +118,7 @@ class Prepared:
 
 def prepared_rows(
     passes: Passes,
-    Y: NDArray[np.float64],
+    Y: NDArray[np.floating],
     weight: NDArray[np.float64],
     families: Sequence[NDArray[np.int64]],
     *,

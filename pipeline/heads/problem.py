@@ -81,7 +81,7 @@ class Problem:
 
     def passes(self) -> Iterator[NDArray[np.floating]]:
         """Go over the rows of ``X``, in one piece or several."""
-        return iter([self.X]) if self.pieces is None else self.pieces()
+        return iter([self.matrix]) if self.pieces is None else self.pieces()
 
     @cached_property
     def families(self) -> list[int] | None:
@@ -145,7 +145,8 @@ class Problem:
                 "figures of the comparison flatter it",
                 self.target.classes[code],
             )
-        return own.tolist()
+        dissolved: list[int] = own.tolist()
+        return dissolved
 
     @property
     def y(self) -> NDArray[Any]:

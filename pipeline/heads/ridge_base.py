@@ -22,13 +22,14 @@ from pipeline.heads.looking import (
     Passes,
     Prepared,
     checked,
-    families_of,
+    left_together,
     prepared_rows,
     refuse_infinite,
 )
 from pipeline.heads.ridge_rows import RidgeRows
 from pipeline.heads.solving import Fit, solved
 from pipeline.heads.stream import Stream
+from pipeline.processors import one_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,12 +41,14 @@ Layers = dict[str, tuple[int, int]]
 Solve = Callable[[RidgeRows, Any, Layers], Fit]
 
 _FLOATS = (np.float64, np.float32)
+_FEW_ROWS = 1_000
 
 
 class LayerRidge(BaseEstimator):
     """Base of classifier and regressor, which read labels and tell what scores mean."""
 
     scored_by_ = "loo"
+    stream_: Stream | None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit.
@@ -108,10 +111,9 @@ class LayerRidge(BaseEstimator):
         layers = resolve_slices(self.layer_slices, self.n_features_in_, whole=True)
         refuse_infinite(X, layers, 0)
         labels = self._labels(y, checked_weight(sample_weight, len(X)), (), known=True)
-        if first:
-            self.stream_ = Stream.starting(X, labels.Y, self._seed())
-        self.stream_.add(X, labels.Y, labels.weight)
-        prepared = self.stream_.prepared()
+        stream = getattr(self, "stream_", None) or Stream.starting(X, labels.Y, self._seed())
+        stream.add(X, labels.Y, labels.weight)
+        self.stream_, prepared = stream, stream.prepared()
         judge = self._judge(prepared.rows.Y, prepared.rows.weight)
         fit = self._solved(prepared.rows, judge, layers)
         self._settle(fit, prepared.rows, judge, layers)
@@ -126,6 +128,7 @@ class LayerRidge(BaseEstimator):
         *,
         solve: Solve | None = None,
         most: int = MOST_ROWS,
+        everywhere: bool = True,
     ) -> Self:
         """Fit on labels that are known and rows that come in passes.
 
@@ -139,24 +142,25 @@ class LayerRidge(BaseEstimator):
             Fits ``(rows, judge, layers)``; the ridge that the parameters say when not given.
         most : int
             Rows that are kept to be left out.
+        everywhere : bool
+            Whether to go over the data once more, for the rows that are not kept.
         """
         self.stream_ = None
         layers = resolve_slices(self.layer_slices, self.n_features_in_, whole=True)
-        if self.cv is not None:
-            families = [np.asarray(test) for _, test in self.cv if len(test) > 1]
-        else:
-            families = families_of(groups, len(y))
+        families = left_together(groups, self.cv, len(y))
         labels = self._labels(y, checked_weight(sample_weight, len(y)), families)
         passes = checked(passes, layers)
-        prepared = prepared_rows(
-            passes, labels.Y, labels.weight, families, random_state=self._seed(), most=most
-        )
-        here = labels.judge.subset(prepared.looked_at)
         self.fusion_ = "evidence" if self.penalties == "evidence" else "concat"
-        fit = (solve or self._solved)(prepared.rows, here, layers)
-        self._settle(fit, prepared.rows, here, layers)
+        with one_thread(len(y) <= _FEW_ROWS):
+            prepared = prepared_rows(
+                passes, labels.Y, labels.weight, families, random_state=self._seed(), most=most
+            )
+            here = labels.judge.subset(prepared.looked_at)
+            fit = (solve or self._solved)(prepared.rows, here, layers)
+            self._settle(fit, prepared.rows, here, layers)
         if len(prepared.looked_at) < len(y):
-            self._keep_scores(_elsewhere(fit, prepared, passes, labels, families))
+            again = passes if everywhere else lambda: iter(())
+            self._keep_scores(_elsewhere(fit, prepared, again, labels, families))
         return self
 
     def narrowed(self, layers: Sequence[str]) -> Self:
@@ -208,7 +212,7 @@ class LayerRidge(BaseEstimator):
     ) -> Labels:
         raise NotImplementedError
 
-    def _judge(self, Y: NDArray[np.float64], weight: NDArray[np.float64]) -> Judge:
+    def _judge(self, Y: NDArray[np.floating], weight: NDArray[np.float64]) -> Judge:
         raise NotImplementedError
 
     def _keep_line(
@@ -219,20 +223,21 @@ class LayerRidge(BaseEstimator):
     def _keep_loss(self, loss: float | None) -> None:
         raise NotImplementedError
 
-    def _keep_scores(self, scores: NDArray[np.float64]) -> None:
+    def _keep_scores(self, scores: NDArray[np.floating]) -> None:
         raise NotImplementedError
 
     def _forget(self) -> None:
         """Let go of what is known of single rows."""
         self.stream_ = None
 
-    def _calibrate(self, scores: NDArray[np.float64], judge: Any, groups: Any) -> None:
+    def _calibrate(self, scores: NDArray[np.floating], judge: Any, groups: Any) -> None:
         """Make more of the scores of rows left out, where there is more in them."""
 
     def _scores(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
         X = validate_data(self, X, dtype=accepted(X), reset=False)
-        return np.asarray(X @ self.coef_.T.astype(X.dtype) + self.intercept_)
+        products = X @ self.coef_.T.astype(X.dtype)
+        return np.asarray(products.astype(np.float64) + self.intercept_)
 
 
 def _elsewhere(
@@ -242,8 +247,8 @@ def _elsewhere(
     labels: Labels,
     families: Sequence[NDArray[np.int64]],
 ) -> NDArray[np.float64]:
-    """Scores of all rows left out, in one more pass; NaN for groups that were not looked at."""
-    scores = np.empty(labels.Y.shape)
+    """Score all rows left out, in one more pass; NaN for groups that were not looked at."""
+    scores = np.full(labels.Y.shape, np.nan)
     start = 0
     for X in passes():
         rows = slice(start, start + len(X))

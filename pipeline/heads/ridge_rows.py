@@ -38,7 +38,7 @@ class RidgeRows:
     """
 
     X: NDArray[np.floating]
-    Y: NDArray[np.float64]
+    Y: NDArray[np.floating]
     weight: NDArray[np.float64]
     families: Sequence[NDArray[np.int64]] = ()
     moments: Moments | None = None
@@ -81,9 +81,9 @@ class RidgeRows:
         return float(self.weight @ ((self.Y - self.y_mean) ** 2).sum(axis=1))
 
     @cached_property
-    def outputs(self) -> NDArray[np.float64]:
+    def outputs(self) -> NDArray[np.floating]:
         """Centred outputs times the root of the weight; for rows without moments."""
-        return np.asarray((self.Y - self.y_mean) * np.sqrt(self.weight)[:, None])
+        return (self.Y - self.y_mean) * np.sqrt(self.weight)[:, None]
 
     @cached_property
     def groups(self) -> NDArray[np.int64] | None:
@@ -97,7 +97,8 @@ class RidgeRows:
 
     def features(self, fusion: LinearMap) -> NDArray[np.float64]:
         """Centred, mapped rows times the root of the weight; for rows without moments."""
-        return fusion.of_rows(self.X - self.x_mean) * np.sqrt(self.weight)[:, None]
+        mapped = fusion.of_rows(self.X - self.x_mean) * np.sqrt(self.weight)[:, None]
+        return np.asarray(mapped, np.float64)
 
     def is_wide(self, fusion: LinearMap) -> bool:
         """Whether the rows are fewer than the features, and so the place to solve in."""

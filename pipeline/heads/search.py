@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import UnknownNameError
+from pipeline.errors import InputError, UnknownNameError
 from pipeline.heads.fused import FUSIONS, Fused, FusionTrials
 from pipeline.heads.judging import Judge, error_of, mean_of
 from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
@@ -82,20 +82,26 @@ def search_fusions(
     --------
     >>> rng = np.random.default_rng(0)
     >>> y = np.repeat(["elk", "owl"], 30)
-    >>> X = np.hstack([rng.normal(size=(60, 3)), rng.normal(size=(60, 2)) + (y == "owl")[:, None]])
+    >>> X = rng.normal(size=(60, 5))
+    >>> X[y == "owl", 3:] += 4
     >>> winner, table = search_fusions(X, y, {"low": slice(0, 3), "high": slice(3, 5)})
-    >>> winner.fusion_, table[0]["fusion"]
-    ('last', 'last')
+    >>> losses = {row["fusion"]: row["log_loss"] for row in table}
+    >>> winner.fusion_ == table[0]["fusion"], losses[winner.fusion_] <= losses["last"]
+    (True, True)
     """
     X = np.asarray(X)
+    if len(X) != len(y):
+        raise InputError(f"X has {len(X)} rows, but y has {len(y)}: give one label for each row.")
     X = X if X.dtype in (np.float32, np.float64) else X.astype(np.float32)
+    y = np.asarray(y)
     return search_passes(
         lambda: iter([X]),
-        np.asarray(y),
+        y,
         layer_slices,
         X.shape[1],
         groups,
         sample_weight,
+        is_class=y.dtype.kind != "f" and y.ndim == 1,
         fusions=fusions,
         class_weight=class_weight,
         random_state=random_state,
@@ -110,10 +116,13 @@ def search_passes(
     groups: Sequence[Any] | None = None,
     sample_weight: Any = None,
     *,
+    is_class: bool,
     fusions: Sequence[str] | None = None,
     class_weight: Any = None,
+    cv: Any = None,
     random_state: int = 0,
     most: int = MOST_ROWS,
+    everywhere: bool = True,
 ) -> tuple[Ridge, list[Row]]:
     """Search on data that need not be in memory at once; parameters as for `search_fusions`.
 
@@ -123,10 +132,14 @@ def search_passes(
         Starts a new pass over the rows of ``X``.
     n_features : int
         Columns of ``X``.
-    most : int
-        Rows that are kept to be left out.
+    is_class : bool
+        Whether ``y`` holds classes, of whatever type.
+    cv : list of (train rows, test rows), optional
+        The rows of one test side leave together, instead of those of one group.
+    most, everywhere
+        As for `LayerRidgeClassifier.fit_passes`.
     """
-    head = _unfitted(y, layer_slices, class_weight, random_state)
+    head = _unfitted(is_class, layer_slices, class_weight, random_state).set_params(cv=cv)
     head.n_features_in_ = n_features
     table: list[Row] = []
 
@@ -139,15 +152,15 @@ def search_passes(
         head.fusion_, head.layers_ = ranked[0].fusion, ranked[0].layers
         return ranked[0].fit(rows, judge, list(layers))
 
-    head.fit_passes(passes, y, sample_weight, groups, solve=solve, most=most)
+    head.fit_passes(passes, y, sample_weight, groups, solve=solve, most=most, everywhere=everywhere)
     return head, table
 
 
 def _unfitted(
-    y: NDArray[Any], layer_slices: Mapping[str, slice], class_weight: Any, random_state: int
+    is_class: bool, layer_slices: Mapping[str, slice], class_weight: Any, random_state: int
 ) -> Ridge:
     shared: dict[str, Any] = {"penalties": "uniform", "random_state": random_state}
-    if y.dtype.kind == "f" or y.ndim == 2:
+    if not is_class:
         return LayerRidgeRegressor(layer_slices, **shared)
     return LayerRidgeClassifier(
         layer_slices, class_weight=class_weight, calibration="matrix", **shared
@@ -157,7 +170,8 @@ def _unfitted(
 def _known(fusions: Sequence[str] | None, every: list[str]) -> Sequence[str]:
     """Refuse a fusion that nobody knows."""
     for name in fusions or ():
-        if name.partition(":")[0] not in FUSIONS or name == "single":
+        kind, colon, _ = name.partition(":")
+        if kind not in FUSIONS or (kind == "single") != bool(colon):
             raise UnknownNameError("fusion", name, [*every, "single:LAYER"])
     return fusions or every
 

@@ -52,9 +52,12 @@ def selected(
     scores = np.tile(rows.y_mean, (len(counts), len(rows.X), 1))
     y = judge.codes if isinstance(judge, ClassJudge) else rows.Y[:, 0]
     folds = inner_folds(
-        y, _FOLDS, random_state=random_state, groups=rows.groups,
+        y,
+        _FOLDS,
+        random_state=random_state,
+        groups=None if rows.groups is None else rows.groups.tolist(),
         is_class=isinstance(judge, ClassJudge),
-    )  # fmt: skip
+    )
     for _, test in folds:
         rest = rows.without(test)
         strength = alpha * rest.total / rows.total

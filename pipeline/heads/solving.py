@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, lapack
 
+from pipeline.errors import OptionError
 from pipeline.heads.linear_map import LinearMap
 from pipeline.heads.spectrum import Spectrum
 
@@ -41,7 +42,7 @@ class Solution:
     fusion: LinearMap
     spectrum: Spectrum
     alpha: float
-    scores: NDArray[np.float64]
+    scores: NDArray[np.floating]
     verdict: Verdict
 
 
@@ -60,9 +61,9 @@ def solved(
         Penalties to compare; 20 about the mean eigenvalue when not given.
     """
     spectrum = rows.spectrum(fusion)
-    strengths = np.asarray(
-        spectrum.values.mean() * 10**_POWERS if alphas is None else alphas, np.float64
-    )
+    strengths = spectrum.values.mean() * 10**_POWERS if alphas is None else _given(alphas)
+    if not judge.weight.any():  # nothing tells them apart: neither the weakest nor the strongest
+        strengths = strengths[len(strengths) // 2 :][:1]
     coordinates = spectrum.coordinates(rows.X)
     best: Solution | None = None
     left_out = spectrum.left_out(coordinates, rows.Y, rows.weight, strengths, rows.families)
@@ -73,6 +74,15 @@ def solved(
             best = Solution(fusion, spectrum, alpha, scores, verdict)
     assert best is not None
     return best
+
+
+def _given(alphas: Sequence[float]) -> NDArray[np.float64]:
+    strengths = np.asarray(alphas, np.float64)
+    if strengths.ndim != 1 or not len(strengths) or not (strengths >= 0).all():
+        raise OptionError(
+            f"alphas is {alphas!r}, but must hold one strength or more, none of them negative."
+        )
+    return strengths
 
 
 def gcv(rows: RidgeRows, fusion: LinearMap, alpha: float) -> float:
@@ -114,7 +124,7 @@ class Fit:
 
     members: Sequence[tuple[float, Solution]]
     offset: NDArray[np.float64]
-    scores: NDArray[np.float64]
+    scores: NDArray[np.floating]
     verdict: Verdict
     penalties: Mapping[str, float]
 
@@ -134,7 +144,7 @@ class Fit:
         return coef, intercept
 
     def left_out(
-        self, X: NDArray[np.floating], Y: NDArray[np.float64], weight: NDArray[np.float64]
+        self, X: NDArray[np.floating], Y: NDArray[np.floating], weight: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Predict rows that were fitted, each by a fit without it: (n_samples, n_outputs)."""
         scores = np.zeros(Y.shape) + self.offset
@@ -149,7 +159,9 @@ class Fit:
         self, rows: RidgeRows, layers: Mapping[str, tuple[int, int]]
     ) -> dict[str, float]:
         """Share of each layer in the effective degrees of freedom; of sum 1, 0 where unused."""
-        each = sum(share * _degrees(rows, solution) for share, solution in self.members)
+        each = np.zeros(rows.X.shape[1])
+        for share, solution in self.members:
+            each += share * _degrees(rows, solution)
         sums = {name: max(float(each[a:b].sum()), 0.0) for name, (a, b) in layers.items()}
         total = sum(sums.values())
         return {name: part / total if total else 0.0 for name, part in sums.items()}

@@ -78,7 +78,7 @@ class Spectrum:
     def left_out(
         self,
         Z: NDArray[np.floating],
-        Y: NDArray[np.float64],
+        Y: NDArray[np.floating],
         weight: NDArray[np.float64],
         alphas: NDArray[np.float64],
         families: Sequence[NDArray[np.int64]],

@@ -41,7 +41,11 @@ def stack_weights(members: Sequence[NDArray[np.floating]], judge: Judge) -> NDAr
         columns = [(root * member).ravel() for member in members]
         return np.asarray(nnls(np.stack(columns, axis=1), (root * judge.truth).ravel())[0])
     counted = np.flatnonzero(judge.weight)
+    if not len(counted):
+        return np.zeros(len(members))
     weight = judge.weight[counted] / judge.weight.sum()
+    if not len(counted):
+        return np.full(len(members), 1 / len(members))
     codes = judge.codes[counted]
     scores = np.stack([member[counted] for member in members]).astype(np.float64)
     scores -= scores.mean(axis=2, keepdims=True)

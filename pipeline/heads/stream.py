@@ -32,20 +32,20 @@ class Stream:
 
     moments: Moments
     X: NDArray[np.floating]
-    Y: NDArray[np.float64]
+    Y: NDArray[np.floating]
     weight: NDArray[np.float64]
     lot: NDArray[np.float64]
     random: np.random.Generator
 
     @classmethod
-    def starting(cls, X: NDArray[np.floating], Y: NDArray[np.float64], seed: int) -> Self:
+    def starting(cls, X: NDArray[np.floating], Y: NDArray[np.floating], seed: int) -> Self:
         """Start with no rows; these only say where they lie."""
         moments = Moments.starting_at(X.mean(axis=0, dtype=np.float64), Y.mean(axis=0))
         none = np.empty(0)
         return cls(moments, X[:0], Y[:0], none, none, np.random.default_rng(seed))
 
     def add(
-        self, X: NDArray[np.floating], Y: NDArray[np.float64], weight: NDArray[np.float64]
+        self, X: NDArray[np.floating], Y: NDArray[np.floating], weight: NDArray[np.float64]
     ) -> None:
         """Add rows."""
         self.moments.add(X, Y, weight)

@@ -132,19 +132,19 @@ def best_temperature(
     >>> round(best_temperature(scores, np.array([0, 0, 0, 0, 1] * 100)), 2)
     1.0
     """
-    weight = np.ones(len(truth)) if weight is None else np.asarray(weight, np.float64)
-    scores = np.asarray(scores)
-    scores = scores if scores.dtype == np.float32 else scores.astype(np.float64)
+    counted = np.ones(len(truth)) if weight is None else np.asarray(weight, np.float64)
+    single = np.asarray(scores).dtype == np.float32
+    scores = np.asarray(scores, np.float32 if single else np.float64)
     # Classes first: all sums over classes then run along rows, many at a time.
-    columns = np.ascontiguousarray((scores - scores.mean(axis=1, keepdims=True)).T)
-    softness = 1 / (weight.sum() + 2)
-    right = (1 - softness) * float(weight @ columns[truth, np.arange(len(truth))])
+    columns: NDArray[Any] = np.ascontiguousarray((scores - scores.mean(axis=1, keepdims=True)).T)
+    softness = 1 / (counted.sum() + 2)
+    right = (1 - softness) * float(counted @ columns[truth, np.arange(len(truth))])
     low, high = -_BOUND, _BOUND
-    spread = float(weight @ np.square(columns).mean(axis=0)) / max(weight.sum(), _TINY)
+    spread = float(counted @ np.square(columns).mean(axis=0)) / max(counted.sum(), _TINY)
     guess = float(np.clip(-0.5 * np.log(max(spread, _TINY)), low, high))
     settled = float(np.finfo(columns.dtype).eps) ** 0.75
     for _ in range(_ROUNDS):
-        slope, bend = _slope_and_bend(columns, weight, right, guess)
+        slope, bend = _slope_and_bend(columns, counted, right, guess)
         low, high = (guess, high) if slope < 0 else (low, guess)
         step = slope / bend if bend > 0 else np.inf
         if abs(step) < settled or high - low < settled:
@@ -154,7 +154,7 @@ def best_temperature(
 
 
 def _slope_and_bend(
-    columns: NDArray[np.floating], weight: NDArray[np.float64], right: float, log_sharpness: float
+    columns: NDArray[Any], weight: NDArray[np.float64], right: float, log_sharpness: float
 ) -> tuple[float, float]:
     """First two derivatives of the loss by the logarithm of ``1 / T``."""
     sharpness = float(np.exp(log_sharpness))

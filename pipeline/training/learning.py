@@ -18,6 +18,7 @@ from pipeline.heads import (
     fit_head,
     fit_ridge,
     is_ridge,
+    make_head,
     makeable,
     resolved_head,
 )
@@ -80,8 +81,9 @@ def learn(
     """
     check_choice(fusion, head, problem.target.kind, list(problem.layer_slices))
     head = resolved_head(head, problem.target.kind)
-    shared = {"class_weight": class_weight, "random_state": random_state}
+    shared: dict[str, Any] = {"class_weight": class_weight, "random_state": random_state}
     if is_ridge(head, problem.target.kind):
+        make_head(head, problem.target.kind, class_weight=class_weight)  # refuses what it cannot
         fitted, found = fit_ridge(problem, None if fusion == "auto" else fusion, **shared)
         refit = partial(_refit_ridge, found[0], shared)
     elif isinstance(head, str) and head in FUSING:
@@ -123,6 +125,8 @@ def _reason(found: list[Candidate]) -> str:
     said = f"{first.fusion} + {first.head}: {_scored(first)}"
     if len(found) == 1:
         return said
+    if next(iter(first.score.values())) is None:
+        return f"chose {said}"
     same = f"; it cannot be told apart from {', '.join(tied)}" if first.tied and tied else ""
     return f"chose {said} by {_CALLED[first.by]}{same}"
 

@@ -15,6 +15,8 @@ _MATRICES = 12
 _COPIES = 4
 """Of the rows that are looked at, in float32: as they are, turned, and being chosen from."""
 _CHUNK_COPIES = 4
+_SCORES = 3
+"""Of every row for every class, in float64."""
 _CHUNK_ROWS = 4096
 _FEWEST = 1_000
 
@@ -38,12 +40,12 @@ class MemoryPlan:
     limit: int
 
 
-def plan_memory(n_samples: int, n_features: int, memory: str | None) -> MemoryPlan:
+def plan_memory(n_samples: int, n_features: int, n_outputs: int, memory: str | None) -> MemoryPlan:
     """Plan for a matrix of float32.
 
     Parameters
     ----------
-    n_samples, n_features : int
+    n_samples, n_features, n_outputs : int
     memory : str, optional
         Limit of the whole process, such as ``"8GB"``; half of what is free when not given.
 
@@ -55,7 +57,7 @@ def plan_memory(n_samples: int, n_features: int, memory: str | None) -> MemoryPl
     limit = used_memory() + free_memory() // 2 if memory is None else parse_bytes(memory)
     room = limit - used_memory()
     row = 4 * n_features
-    moments = 8 * _MATRICES * n_features**2
+    moments = 8 * _MATRICES * n_features**2 + 8 * _SCORES * n_samples * n_outputs
     looked_at = row * _COPIES * min(n_samples, MOST_ROWS)
     if n_samples < 2 * n_features:
         # Few rows are worked on in float64, in the space of the rows.

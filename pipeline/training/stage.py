@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.cache import EmbeddingStore
 from pipeline.config import TrainOptions
-from pipeline.heads import Problem
+from pipeline.heads import MOST_COMPONENTS, Problem
 from pipeline.memory import shown_bytes
 from pipeline.model import TransferModel, travelling_states
 from pipeline.results import TargetResults
@@ -98,7 +98,10 @@ def train(
     _say_split(labelled, len(train_rows), len(held["test"]))
     among = f"the {len(train_rows)} rows that are left to train on"
     refuse_sameness(target.subset(train_rows), among)
-    plan = plan_memory(len(train_rows), sum(store.layers[name] for name in chosen), options.memory)
+    width = sum(store.layers[name] for name in chosen)
+    if options.head == "best":
+        width = max(width, MOST_COMPONENTS)
+    plan = plan_memory(len(train_rows), width, max(len(target.classes), 1), options.memory)
     problem = _problem(store, chosen, labelled, train_rows, plan)
     learnt = learn(
         problem,

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from pipeline.heads.ridge import LooRidgeClassifier, LooRidgeRegressor
 from scipy.optimize import minimize_scalar
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -16,6 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from pipeline.errors import InputError, OptionError
 from pipeline.heads.discriminant import PooledDiscriminant
 from pipeline.heads.inner import inner_rows
+from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
 from pipeline.heads.several_labels import SeveralLabels
 from pipeline.heads.temperature import (
     TemperatureClassifier,
@@ -37,8 +37,8 @@ def points(n=120, width=6, classes=3, seed=0, noise=1.5):
 
 @parametrize_with_checks(
     [
-        LooRidgeClassifier(),
-        LooRidgeRegressor(),
+        LayerRidgeClassifier(),
+        LayerRidgeRegressor(),
         PooledDiscriminant(),
         SeveralLabels(LogisticRegression()),
         TemperatureClassifier(RidgeClassifier()),
