@@ -16,6 +16,7 @@ from pipeline.heads.layer_ridge import LayerRidgeClassifier
 from pipeline.heads.linear_map import LinearMap
 from pipeline.heads.moments import Moments
 from pipeline.heads.ridge_rows import RidgeRows
+from pipeline.heads.spectrum import Spectrum
 
 MODEL = {"moments": "2 n d^2", "eigh": "9 min(n, d)^3", "rotation": "2 n d min(n, d)"}
 """Floating-point operations, as they are usually counted."""
@@ -65,8 +66,10 @@ def measured(n: int, d: int) -> Parts:
     plain = LinearMap(slice(None), np.ones(d))
     features = rows.features(plain) if wide else None
     gram = features @ features.T if features is not None else rows.gram(plain)[0]
-    _, decomposing = _best(lambda: eigh(gram, driver="evd"))
-    spectrum = rows.spectrum(plain)
+    (values, vectors), decomposing = _best(lambda: eigh(gram, driver="evd"))
+    basis = vectors if features is None else features.T @ vectors  # of any length
+    spectrum = Spectrum(slice(None), values, basis, basis.T @ own.cross, rows.x_mean,
+                        rows.y_mean, rows.total)  # fmt: skip
     _, turning = _best(lambda: spectrum.coordinates(rows.X))
     return Parts(n, d, passing, decomposing, turning)
 

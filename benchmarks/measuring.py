@@ -166,6 +166,15 @@ def write_results(out: Path, benchmark: str, found: Mapping[str, Any]) -> None:
     out.write_text(json.dumps(told, indent=2) + "\n")
 
 
+def cpu_of_others() -> float | None:
+    """Seconds that all cores have worked for other processes; None where Linux does not say."""
+    file = Path("/proc/stat")
+    if not file.exists():
+        return None
+    user, nice, system = map(int, file.read_text().split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
 def _processor() -> str:
     """Name and family: virtual machines hide the model."""
     file = Path("/proc/cpuinfo")
