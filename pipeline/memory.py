@@ -11,8 +11,8 @@ from pipeline.errors import OptionError
 
 __all__ = ["free_memory", "parse_bytes", "shown_bytes", "used_memory"]
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_BINARY = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_UNITS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BINARY = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def parse_bytes(text: str) -> int:
@@ -23,7 +23,7 @@ def parse_bytes(text: str) -> int:
     >>> parse_bytes("8GB"), parse_bytes("1.5 MiB")
     (8000000000, 1572864)
     """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(I?)B?\s*", str(text).upper())
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT])(I?)B?\s*", str(text).upper())
     if match is None or float(match[1]) <= 0:
         raise OptionError(
             f"memory is {text!r}, but must be a number with a unit, like 8GB, 500MB or 2GiB."

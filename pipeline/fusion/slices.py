@@ -44,6 +44,11 @@ def resolve_slices(
         raise InputError("layer_slices is empty. Give a slice for each layer, or None for one.")
     resolved = {}
     for name, columns in layer_slices.items():
+        if not isinstance(columns, slice):
+            raise InputError(
+                f"layer {name!r} is {columns!r}, but must be a slice of columns, such as "
+                "slice(0, 16)."
+            )
         start, stop = columns.start or 0, n_columns if columns.stop is None else columns.stop
         if columns.step not in (None, 1) or not 0 <= start < stop <= n_columns:
             raise InputError(

@@ -78,16 +78,17 @@ def matrix_calibration(
     splits = inner_folds(y, _FOLDS, random_state=seed, groups=own)
     plain = ClassJudge(y, weight).verdict(X, 1.0).losses
     losses = {strength: _losses(X, y, weight, splits, strength) for strength in _STRENGTHS}
-    best = min(losses, key=lambda strength: mean_of(losses[strength], weight))
-    gain = plain - losses[best]
-    error = error_of(gain, weight)
-    if error is None or not mean_of(gain, weight) > max(error, _LEAST_GAIN):
+    tested = np.sort(np.concatenate([test for _, test in splits])) if splits else np.arange(0)
+    best = min(losses, key=lambda strength: mean_of(losses[strength][tested], weight[tested]))
+    gain = (plain - losses[best])[tested]
+    error = error_of(gain, weight[tested])
+    if error is None or not mean_of(gain, weight[tested]) > max(error, _LEAST_GAIN):
         return None
     fitted = _logistic(best, n_classes).fit(X, y, sample_weight=weight)
     matrix, offset = fitted.coef_.T, fitted.intercept_
     if n_classes == 2:
         matrix, offset = np.hstack([-matrix, matrix]) / 2, np.array([-offset[0], offset[0]]) / 2
-    return MatrixCalibration(matrix, offset, mean_of(losses[best], weight))
+    return MatrixCalibration(matrix, offset, mean_of(losses[best][tested], weight[tested]))
 
 
 def _losses(
@@ -97,7 +98,7 @@ def _losses(
     splits: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
     strength: float,
 ) -> NDArray[np.float64]:
-    losses = np.full(len(y), np.inf)
+    losses = np.full(len(y), np.nan)
     for train, test in splits:
         fitted = _logistic(strength, X.shape[1]).fit(
             X[train], y[train], sample_weight=weight[train]

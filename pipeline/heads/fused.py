@@ -249,8 +249,5 @@ class FusionTrials:
         ((_, fusion, alpha),) = every.ridges
         columns, scores = selected(self.rows, fusion, alpha, self.judge, self.random_state)
         own = self._ridge("selection", (), LinearMap(columns, self.factors[columns]))
-        layers = [
-            name for name, (a, b) in self.layers.items() if ((columns >= a) & (columns < b)).any()
-        ]
         verdict = self.judge.verdict(scores)
-        return replace(own, layers=tuple(layers), scores=scores, verdict=verdict, by="cv")
+        return replace(own, layers=tuple(self.layers), scores=scores, verdict=verdict, by="cv")

@@ -68,7 +68,13 @@ def class_labels(
             )
         codes = np.searchsorted(classes, y)
     if class_weight is not None:
-        weight = weight * compute_class_weight(class_weight, classes=classes, y=y)[codes]
+        by_class = compute_class_weight(class_weight, classes=classes, y=y)
+        if not (np.isfinite(by_class) & (by_class >= 0)).all():
+            raise InputError(
+                f"class_weight is {class_weight!r}, but must hold finite numbers that are not "
+                "negative."
+            )
+        weight = weight * by_class[codes]
     sizes = np.bincount(codes, weight > 0, minlength=len(classes))
     if not known and (sizes > 0).sum() < 2:
         raise InputError(
@@ -109,6 +115,8 @@ def number_labels(y: NDArray[Any], weight: NDArray[np.float64]) -> Labels:
 def checked_weight(weight: Any, n_samples: int) -> NDArray[np.float64]:
     """Take weights of rows; 1 where none are given.
 
+    A weight of 2 counts as two rows. Weights of a mean below 1 are taken as relative ones.
+
     Raises
     ------
     InputError
@@ -134,4 +142,6 @@ def checked_weight(weight: Any, n_samples: int) -> NDArray[np.float64]:
         raise InputError(
             "every weight in sample_weight is zero: there is nothing to fit. Give one row more."
         )
-    return values
+    # Relative weights, such as shares that add up to 1, would count as hardly any rows.
+    share = float(np.count_nonzero(values) / values.sum())
+    return np.asarray(values * max(1.0, share))

@@ -6,13 +6,13 @@ are looked at, since more would choose the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, OptionError
 from pipeline.heads.moments import Moments, cuda_device
 from pipeline.heads.ridge_rows import RidgeRows
 
@@ -30,6 +30,7 @@ __all__ = [
     "parted_families",
     "prepared_rows",
     "refuse_infinite",
+    "refuse_whole_families",
 ]
 
 MOST_ROWS = 20_000
@@ -53,8 +54,13 @@ def families_of(groups: Sequence[Any] | None, n_samples: int) -> list[NDArray[np
             f"groups has {len(groups)} values, but X has {n_samples} rows. Give one for each row."
         )
     members: dict[Any, list[int]] = {}
-    for row, group in enumerate(np.asarray(groups, object)):
-        if group is not None and group != "" and group == group:
+    for row, group in enumerate(groups):
+        if not isinstance(group, Hashable):
+            raise InputError(
+                f"the group of row {row} is {group!r}, but must be one value, such as a text or a "
+                "number."
+            )
+        if not _is_missing(group):
             members.setdefault(group, []).append(row)
     if len(members) == 1 and n_samples > 1 and len(next(iter(members.values()))) == n_samples:
         raise InputError(
@@ -68,7 +74,24 @@ def left_together(groups: Sequence[Any] | None, cv: Any, n_samples: int) -> list
     """Give rows that leave together: those of one test side of ``cv``, else of one group."""
     if cv is None:
         return families_of(groups, n_samples)
+    if not isinstance(cv, list | tuple):
+        raise OptionError(
+            f"cv is {cv!r}, but must be a list of (train rows, test rows): list(splitter.split(X, "
+            "y))."
+        )
     return [np.asarray(test) for _, test in cv if len(test) > 1]
+
+
+def refuse_whole_families(
+    families: Sequence[NDArray[np.int64]], weight: NDArray[np.float64]
+) -> None:
+    """Refuse a family outside of which no row has a weight: nothing would be left to fit."""
+    for family in families:
+        if np.count_nonzero(weight) == np.count_nonzero(weight[family]):
+            raise InputError(
+                f"{len(family)} rows leave together, and no other row has a weight: without them "
+                "nothing is left to fit. Give groups or folds that split the rows, or none."
+            )
 
 
 def parted_families(
@@ -181,6 +204,11 @@ def prepared_rows(
         inside = rows[first:last] - start
         pieces.append(X if len(inside) == len(X) else X[inside])
         start += len(X)
+    if start != n_samples:
+        raise InputError(
+            f"a pass gave {start} rows, but there are {n_samples} labels: every pass must give "
+            "all rows anew, in the same order."
+        )
     X = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     if moments is None:
         X = X.astype(np.float64)
@@ -225,4 +253,13 @@ def refuse_infinite(
     raise InputError(
         f"X has NaN or infinity: {what} in layer {layer!r}, row {row + place}, column {column}. "
         "Every feature must be a finite number: leave the row out, or embed it again."
+    )
+
+
+def _is_missing(group: Any) -> bool:
+    """Whether a row has no group: None, NaN, ``""``, or what pandas says instead."""
+    if group is None or (isinstance(group, str) and not group):
+        return True
+    return type(group).__name__ in ("NAType", "NaTType") or (
+        isinstance(group, float | np.floating) and bool(np.isnan(group))
     )

@@ -71,7 +71,7 @@ def fit_logistic(
     -------
     line : Line
     logits : array of shape (n_samples, n_classes)
-        Of each row by a fit without its fold.
+        Of each row by a fit without its fold; NaN for rows that no fold tests.
     """
     judge = labels.judge
     assert isinstance(judge, ClassJudge)
@@ -79,14 +79,15 @@ def fit_logistic(
     n_classes = labels.Y.shape[1]
     folds = inner_rows(judge.codes, groups, _FOLDS, cv=cv, random_state=random_state)
     path = [_logistic() for _ in folds]
-    best, best_loss, strength = np.zeros((len(X), n_classes)), np.inf, _STRENGTHS[0]
+    tested = np.sort(np.concatenate([test for _, test in folds])) if folds else np.arange(0)
+    best, best_loss, strength = np.full((len(X), n_classes), np.nan), np.inf, _STRENGTHS[0]
     for candidate in _STRENGTHS:
-        logits = np.zeros((len(X), n_classes))
+        logits = np.full((len(X), n_classes), np.nan)
         for own, (train, test) in zip(path, folds, strict=True):
             own.set_params(C=candidate)  # each goes on from where the stronger penalty ended
             own.fit(Z[train], judge.codes[train], sample_weight=labels.weight[train])
             logits[test] = _columns(own.decision_function(Z[test]))
-        loss = judge.verdict(logits).loss
+        loss = judge.subset(tested).verdict(logits[tested]).loss
         if not loss < best_loss:
             break
         best, best_loss, strength = logits, loss, candidate

@@ -66,8 +66,14 @@ class Moments:
 
     @classmethod
     def starting_at(cls, x_reference: Any, y_reference: Any) -> Self:
-        """Give the moments of no rows; a reference near the mean keeps all digits."""
+        """Give the moments of no rows; a reference near the mean keeps all digits.
+
+        It is rounded to float32, so that rows of either type are shifted by the same.
+        """
         x, y = np.array(x_reference, np.float64), np.array(y_reference, np.float64)
+        with np.errstate(over="ignore"):
+            rounded = x.astype(np.float32).astype(np.float64)
+        x = np.where(np.isfinite(rounded), rounded, x)
         d, k = len(x), len(y)
         sums = (np.zeros(d), np.zeros(k), np.zeros((d, d)), np.zeros((d, k)), np.zeros(k))
         return cls(x, y, 0, 0.0, *sums)
@@ -83,6 +89,10 @@ class Moments:
         device : str, optional
             Where torch multiplies, such as ``"cuda"``; None multiplies in numpy.
         """
+        X = np.asarray(X)
+        if X.dtype not in (np.float32, np.float64):
+            X = X.astype(np.float32 if X.dtype == np.float16 else np.float64)
+        Y = np.asarray(Y)
         for start in range(0, len(X), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
             self._add(X[rows], Y[rows], None if weight is None else weight[rows], device)

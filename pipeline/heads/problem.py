@@ -131,13 +131,19 @@ class Problem:
         The rows of one that does are left out one at a time, and this is said.
         """
         families = self.families
+        if families is not None and len(set(families)) == 1:
+            _log.info(
+                "all rows are of one group: they are left out one at a time, so the figures of the "
+                "comparison flatter what is chosen"
+            )
+            return None
         if families is None or self.target.kind != "class":
-            return None if families is None or len(set(families)) == 1 else families
+            return families
         own, alone = parted_families(self.target.encode(), families)
         for code in alone:
             _log.info(
-                "class %s lies in one group alone: its rows are left out one at a time, so the "
-                "figures of the comparison flatter it",
+                "class %s lies in one group alone, or is copies of one input: its rows are left "
+                "out one at a time, so the figures of the comparison flatter it",
                 self.target.classes[code],
             )
         return own

@@ -25,6 +25,7 @@ from pipeline.heads.looking import (
     left_together,
     prepared_rows,
     refuse_infinite,
+    refuse_whole_families,
 )
 from pipeline.heads.ridge_rows import RidgeRows
 from pipeline.heads.solving import Fit, solved
@@ -82,8 +83,14 @@ class LayerRidge(BaseEstimator):
         sample_weight, groups
             Of all rows, as for `fit`.
         """
-        widths, labels = set(), []
+        widths: set[int] = set()
+        labels: list[NDArray[Any]] = []
         for X, y in chunks():
+            if np.ndim(X) != 2 or not 0 < len(X) == len(y):
+                raise InputError(
+                    f"chunk {len(labels)} has X of the shape {np.shape(X)} and y of the shape "
+                    f"{np.shape(y)}, but must have some rows and a label for each."
+                )
             widths.add(np.shape(X)[1])
             labels.append(np.asarray(y))
         if len(widths) != 1:
@@ -150,6 +157,7 @@ class LayerRidge(BaseEstimator):
         layers = resolve_slices(self.layer_slices, self.n_features_in_, whole=True)
         families = left_together(groups, self.cv, len(y))
         labels = self._labels(y, checked_weight(sample_weight, len(y)), families)
+        refuse_whole_families(families, labels.weight)
         passes = checked(passes, layers)
         self.fusion_ = self._called()
         with one_thread(len(y) <= _FEW_ROWS):

@@ -156,7 +156,6 @@ def _penalised(gram: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
 def _positive(
     values: NDArray[np.float64], vectors: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Keep the eigenvectors that more than rounding lies along; one at least."""
+    """Keep the eigenvectors that more than rounding lies along; none of constant columns."""
     kept = values > max(values[-1], 0) * len(values) * np.finfo(np.float64).eps
-    kept[-1] = True
-    return np.maximum(values[kept], np.finfo(np.float64).tiny), vectors[:, kept]
+    return values[kept], vectors[:, kept]

@@ -70,7 +70,7 @@ def search_fusions(
         A row for each fusion, the winner's first, then by loss: ``fusion``, ``layers``, ``by``
         (``"loo"``, or ``"cv"`` where labels choose columns), ``accuracy``, ``log_loss`` and
         ``log_loss_se`` (or ``r2``, ``mse`` and ``mse_se``), ``seconds``, and ``tied``: whether
-        it cannot be told apart from the lowest loss.
+        it cannot be told apart from the winner.
 
     Raises
     ------
@@ -173,6 +173,7 @@ def _unfitted(
 
 def _known(fusions: Sequence[str] | None, every: list[str]) -> Sequence[str]:
     """Refuse a fusion that nobody knows."""
+    fusions = [fusions] if isinstance(fusions, str) else fusions
     for name in fusions or ():
         kind, colon, _ = name.partition(":")
         if kind not in FUSIONS or (kind == "single") != bool(colon):
@@ -181,14 +182,15 @@ def _known(fusions: Sequence[str] | None, every: list[str]) -> Sequence[str]:
 
 
 def _ranked(tried: Sequence[Fused], judge: Judge) -> tuple[list[Fused], set[str]]:
-    """Put the winner first and the others by loss; name those that are tied with the lowest."""
-    by_loss = sorted(tried, key=lambda one: one.verdict.loss)
+    """Put the winner first and the others by loss; name those that are tied with the winner."""
+    by_loss = sorted(tried, key=lambda one: np.nan_to_num(one.verdict.loss, nan=np.inf))
     best = by_loss[0]
     tied = [one for one in by_loss if _is_tie(one, best, judge)]
     last = next((one.verdict.loss for one in tried if one.fusion == "last"), np.inf)
     simple = sorted(tied, key=lambda one: FUSIONS.index(one.fusion.partition(":")[0]))
     winner = next((one for one in simple if not one.verdict.loss > last), best)
-    return [winner, *(one for one in by_loss if one is not winner)], {one.fusion for one in tied}
+    alike = {one.fusion for one in by_loss if _is_tie(one, winner, judge)}
+    return [winner, *(one for one in by_loss if one is not winner)], alike
 
 
 def _is_tie(one: Fused, best: Fused, judge: Judge) -> bool:
@@ -197,7 +199,7 @@ def _is_tie(one: Fused, best: Fused, judge: Judge) -> bool:
         return True
     difference = one.verdict.losses - best.verdict.losses
     error = error_of(difference, judge.weight)
-    return error is None or not mean_of(difference, judge.weight) > error
+    return error is None or abs(mean_of(difference, judge.weight)) <= error
 
 
 def _row(one: Fused, judge: Judge, *, tied: bool) -> Row:

@@ -61,7 +61,8 @@ def solved(
         Penalties to compare; 20 about the mean eigenvalue when not given.
     """
     spectrum = rows.spectrum(fusion)
-    strengths = spectrum.values.mean() * 10**_POWERS if alphas is None else _given(alphas)
+    scale = spectrum.values.mean() if len(spectrum.values) else 1.0
+    strengths = scale * 10**_POWERS if alphas is None else _given(alphas)
     if not judge.weight.any():  # nothing tells them apart: neither the weakest nor the strongest
         strengths = strengths[len(strengths) // 2 :][:1]
     coordinates = spectrum.coordinates(rows.X)

@@ -42,15 +42,13 @@ def stack_weights(members: Sequence[NDArray[np.floating]], judge: Judge) -> NDAr
         return np.asarray(nnls(np.stack(columns, axis=1), (root * judge.truth).ravel())[0])
     counted = np.flatnonzero(judge.weight)
     if not len(counted):
-        return np.zeros(len(members))
-    weight = judge.weight[counted] / judge.weight.sum()
-    if not len(counted):
         return np.full(len(members), 1 / len(members))
+    weight = judge.weight[counted] / judge.weight.sum()
     codes = judge.codes[counted]
     scores = np.stack([member[counted] for member in members]).astype(np.float64)
     scores -= scores.mean(axis=2, keepdims=True)
     right = scores[:, np.arange(len(codes)), codes]
-    softness = 1 / (len(codes) + 2)  # as for one temperature: no mistake is no certainty
+    softness = 1 / (judge.weight.sum() + 2)  # as for one temperature: no mistake is no certainty
     constant = (1 - softness) * right @ weight
 
     def loss(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

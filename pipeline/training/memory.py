@@ -59,15 +59,16 @@ def plan_memory(n_samples: int, n_features: int, n_outputs: int, memory: str | N
     row = 4 * n_features
     moments = 8 * _MATRICES * n_features**2 + 8 * _SCORES * n_samples * n_outputs
     looked_at = row * _COPIES * min(n_samples, MOST_ROWS)
+    at_once = row * n_samples + moments + looked_at
     if n_samples < 2 * n_features:
         # Few rows are worked on in float64, in the space of the rows.
         wide = 8 * n_samples * (4 * n_features + 6 * min(n_samples, n_features))
-        if row * n_samples + min(wide, moments + looked_at) <= room:
-            return MemoryPlan(True, MOST_ROWS, limit)
-    elif row * n_samples + moments + looked_at <= room:
+        at_once = min(at_once, row * n_samples + wide)
+    if at_once <= room:
         return MemoryPlan(True, MOST_ROWS, limit)
     fixed = moments + row * _CHUNK_COPIES * _CHUNK_ROWS
-    needed = used_memory() + fixed + row * _COPIES * min(n_samples, _FEWEST)
+    in_pieces = fixed + row * _COPIES * min(n_samples, _FEWEST)
+    needed = used_memory() + min(in_pieces, at_once)
     if needed > limit:
         raise OptionError(
             f"memory is {shown_bytes(limit)}, but the moments of {n_features} features, one "

@@ -101,7 +101,8 @@ def train(
     width = sum(store.layers[name] for name in chosen)
     if options.head == "best":
         width = max(width, MOST_COMPONENTS)
-    plan = plan_memory(len(train_rows), width, max(len(target.classes), 1), options.memory)
+    most_rows = len(train_rows) + (len(held["test"]) if options.refit else 0)
+    plan = plan_memory(most_rows, width, max(len(target.classes), 1), options.memory)
     problem = _problem(store, chosen, labelled, train_rows, plan)
     learnt = learn(
         problem,
