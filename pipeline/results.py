@@ -54,7 +54,7 @@ class Candidate:
     seconds : float, optional
         None once it has been read from a file, which holds no clock.
     tied : bool, optional
-        Whether it cannot be told apart from the winner; None where nothing was compared
+        Whether it cannot be told apart from the lowest loss; None where nothing was compared
         row by row.
     """
 

@@ -115,7 +115,7 @@ def number_labels(y: NDArray[Any], weight: NDArray[np.float64]) -> Labels:
 def checked_weight(weight: Any, n_samples: int) -> NDArray[np.float64]:
     """Take weights of rows; 1 where none are given.
 
-    A weight of 2 counts as two rows. Weights of a mean below 1 are taken as relative ones.
+    A weight of 2 counts as two rows, and weights that add up to 1 as a single one.
 
     Raises
     ------
@@ -142,6 +142,4 @@ def checked_weight(weight: Any, n_samples: int) -> NDArray[np.float64]:
         raise InputError(
             "every weight in sample_weight is zero: there is nothing to fit. Give one row more."
         )
-    # Relative weights, such as shares that add up to 1, would count as hardly any rows.
-    share = float(np.count_nonzero(values) / values.sum())
-    return np.asarray(values * max(1.0, share))
+    return values

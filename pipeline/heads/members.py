@@ -102,7 +102,7 @@ def fit_logistic(
 def _logistic() -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(max_iter=200, tol=1e-3, warm_start=True)
+    return LogisticRegression(max_iter=300, tol=1e-5, warm_start=True)
 
 
 def _begin(

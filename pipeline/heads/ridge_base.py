@@ -59,6 +59,7 @@ class LayerRidge(BaseEstimator):
         X : array of shape (n_samples, n_features)
         y : array of shape (n_samples,)
         sample_weight : array of shape (n_samples,), optional
+            A weight of 2 counts as two rows: relative weights should have the mean 1.
         groups : sequence of shape (n_samples,), optional
             Rows of one group leave together; a row without one (None, NaN, ``""``) alone.
 

@@ -70,7 +70,7 @@ def search_fusions(
         A row for each fusion, the winner's first, then by loss: ``fusion``, ``layers``, ``by``
         (``"loo"``, or ``"cv"`` where labels choose columns), ``accuracy``, ``log_loss`` and
         ``log_loss_se`` (or ``r2``, ``mse`` and ``mse_se``), ``seconds``, and ``tied``: whether
-        it cannot be told apart from the winner.
+        it cannot be told apart from the lowest loss, as the winner cannot.
 
     Raises
     ------
@@ -182,15 +182,14 @@ def _known(fusions: Sequence[str] | None, every: list[str]) -> Sequence[str]:
 
 
 def _ranked(tried: Sequence[Fused], judge: Judge) -> tuple[list[Fused], set[str]]:
-    """Put the winner first and the others by loss; name those that are tied with the winner."""
+    """Put the winner first and the others by loss; name those that are tied with the lowest."""
     by_loss = sorted(tried, key=lambda one: np.nan_to_num(one.verdict.loss, nan=np.inf))
     best = by_loss[0]
     tied = [one for one in by_loss if _is_tie(one, best, judge)]
     last = next((one.verdict.loss for one in tried if one.fusion == "last"), np.inf)
     simple = sorted(tied, key=lambda one: FUSIONS.index(one.fusion.partition(":")[0]))
     winner = next((one for one in simple if not one.verdict.loss > last), best)
-    alike = {one.fusion for one in by_loss if _is_tie(one, winner, judge)}
-    return [winner, *(one for one in by_loss if one is not winner)], alike
+    return [winner, *(one for one in by_loss if one is not winner)], {one.fusion for one in tied}
 
 
 def _is_tie(one: Fused, best: Fused, judge: Judge) -> bool:

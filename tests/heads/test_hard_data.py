@@ -60,15 +60,6 @@ def test_logistic_regression_is_stacked_by_rows_that_a_fold_has_tested():
     assert losses[0] < losses[1] + 0.01
 
 
-def test_weights_that_add_up_to_one_are_taken_as_relative():
-    X, codes = animals()
-    plain = LayerRidgeClassifier(SLICES).fit(X, codes)
-    shares = LayerRidgeClassifier(SLICES).fit(X, codes, np.full(200, 1 / 200))
-    assert shares.temperature_ == pytest.approx(plain.temperature_, rel=1e-4)
-    assert shares.loo_log_loss_ == pytest.approx(plain.loo_log_loss_, rel=1e-4)
-    assert shares.layer_penalties_ == pytest.approx(plain.layer_penalties_, rel=1e-3)
-
-
 @pytest.mark.parametrize("by", ["cv", "weights"])
 def test_rows_that_leave_and_leave_nothing_are_refused(by):
     X, _ = animals()

