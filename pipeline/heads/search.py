@@ -198,7 +198,7 @@ def _is_tie(one: Fused, best: Fused, judge: Judge) -> bool:
         return True
     difference = one.verdict.losses - best.verdict.losses
     error = error_of(difference, judge.weight)
-    return error is None or abs(mean_of(difference, judge.weight)) <= error
+    return error is None or not mean_of(difference, judge.weight) > error
 
 
 def _row(one: Fused, judge: Judge, *, tied: bool) -> Row:
