@@ -193,12 +193,13 @@ def _ranked(tried: Sequence[Fused], judge: Judge) -> tuple[list[Fused], set[str]
 
 
 def _is_tie(one: Fused, best: Fused, judge: Judge) -> bool:
-    """Whether the mean difference of the rows' losses is within one standard error."""
+    """Whether the mean difference of the rows' losses is within one standard error, or rounding."""
     if one is best:
         return True
     difference = one.verdict.losses - best.verdict.losses
     error = error_of(difference, judge.weight)
-    return error is None or not mean_of(difference, judge.weight) > error
+    rounding = 1e-9 * abs(best.verdict.loss)
+    return error is None or not mean_of(difference, judge.weight) > error + rounding
 
 
 def _row(one: Fused, judge: Judge, *, tied: bool) -> Row:
