@@ -21,7 +21,7 @@ from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
 from pipeline.heads.looking import Passes
 from pipeline.heads.members import Line, fit_logistic
 from pipeline.heads.stacked_heads import LOGISTIC, Member, StackedHeads
-from pipeline.heads.temperature import softmax
+from pipeline.heads.temperature import softmax, two_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,9 +115,7 @@ class BestClassifier(ClassifierMixin, StackedHeads):
         return LayerRidgeClassifier(**parameters)
 
     def _member(self, ridge: LayerRidgeClassifier) -> Member:
-        coef, intercept = ridge.coef_.T, ridge.intercept_
-        if coef.shape[1] == 1:
-            coef, intercept = np.hstack([-coef, coef]) / 2, np.hstack([-intercept, intercept]) / 2
+        coef, intercept = two_columns(ridge.coef_.T), two_columns(ridge.intercept_[None])[0]
         line = Line(coef / ridge.temperature_, intercept / ridge.temperature_)
         logits = np.log(np.clip(ridge.loo_proba_, _TINY, 1))
         return Member(line, _centred(logits))

@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.heads.inner import inner_folds
 from pipeline.heads.judging import ClassJudge, error_of, mean_of
+from pipeline.heads.temperature import two_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,8 +42,8 @@ class MatrixCalibration:
         On rows that each matrix had not seen.
     """
 
-    matrix: NDArray[np.float64]
-    offset: NDArray[np.float64]
+    matrix: NDArray[np.floating]
+    offset: NDArray[np.floating]
     log_loss: float
 
     def of(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -85,9 +86,7 @@ def matrix_calibration(
     if error is None or not mean_of(gain, weight[tested]) > max(error, _LEAST_GAIN):
         return None
     fitted = _logistic(best, n_classes).fit(X, y, sample_weight=weight)
-    matrix, offset = fitted.coef_.T, fitted.intercept_
-    if n_classes == 2:
-        matrix, offset = np.hstack([-matrix, matrix]) / 2, np.array([-offset[0], offset[0]]) / 2
+    matrix, offset = two_columns(fitted.coef_.T), two_columns(fitted.intercept_[None])[0]
     return MatrixCalibration(matrix, offset, mean_of(losses[best][tested], weight[tested]))
 
 

@@ -21,7 +21,7 @@ from pipeline.heads.judging import ClassJudge, NumberJudge
 from pipeline.heads.labels import Labels, class_labels, number_labels
 from pipeline.heads.layer_scaling import Penalties
 from pipeline.heads.ridge_base import LayerRidge, accepted
-from pipeline.heads.temperature import softmax
+from pipeline.heads.temperature import softmax, two_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -143,26 +143,21 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
 
     def decision_function(self, X: Any) -> NDArray[np.floating]:
         """Give logits: one for two classes (of the second), else one a class."""
-        logits = self._logits(self._columns(self._scores(X)))
+        logits = self._logits(two_columns(self._scores(X)))
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """Give class probabilities: shape (n_samples, n_classes)."""
-        return softmax(self._logits(self._columns(self._scores(X))))
+        return softmax(self._logits(two_columns(self._scores(X))))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict the likeliest class: shape (n_samples,)."""
-        best = self._logits(self._columns(self._scores(X))).argmax(axis=1)
+        best = self._logits(two_columns(self._scores(X))).argmax(axis=1)
         return np.asarray(self.classes_[best])
 
     def _logits(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         logits = scores / self.temperature_
         return np.asarray(logits if self.calibration_ is None else self.calibration_.of(logits))
-
-    @staticmethod
-    def _columns(scores: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Give two classes a column each."""
-        return np.hstack([-scores, scores]) / 2 if scores.shape[1] == 1 else scores
 
     def _validated(self, X: Any, y: Any, *, reset: bool) -> tuple[NDArray[Any], NDArray[Any]]:
         checks = {"dtype": accepted(X), "ensure_all_finite": False, "reset": reset}
@@ -212,7 +207,7 @@ class LayerRidgeClassifier(ClassifierMixin, LayerRidge):
         if self.calibration == "temperature":
             return
         if scores.shape[1] == 2:
-            scores = self._columns(scores[:, 1:] - scores[:, :1])
+            scores = two_columns(scores[:, 1:] - scores[:, :1])
         logits = scores / self.temperature_
         self.calibration_ = matrix_calibration(logits, judge, groups, self._seed())
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.heads.inner import inner_rows
 from pipeline.heads.judging import ClassJudge
+from pipeline.heads.temperature import two_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,8 +33,8 @@ class Line:
     intercept : array of shape (n_outputs,)
     """
 
-    coef: NDArray[np.float64]
-    intercept: NDArray[np.float64]
+    coef: NDArray[np.floating]
+    intercept: NDArray[np.floating]
 
     def scores(self, X: NDArray[np.floating]) -> NDArray[np.float64]:
         """Score rows as they are."""
@@ -86,7 +87,7 @@ def fit_logistic(
         for own, (train, test) in zip(path, folds, strict=True):
             own.set_params(C=candidate)  # each goes on from where the stronger penalty ended
             own.fit(Z[train], judge.codes[train], sample_weight=labels.weight[train])
-            logits[test] = _columns(own.decision_function(Z[test]))
+            logits[test] = two_columns(own.decision_function(Z[test]).reshape(len(test), -1))
         loss = judge.subset(tested).verdict(logits[tested]).loss
         if not loss < best_loss:
             break
@@ -94,7 +95,7 @@ def fit_logistic(
     last = _logistic().set_params(C=strength)
     _begin(last, start, offset, factor)
     last.fit(Z, judge.codes, sample_weight=labels.weight)
-    coef, intercept = _columns(last.coef_.T), _columns(last.intercept_[None])[0]
+    coef, intercept = two_columns(last.coef_.T), two_columns(last.intercept_[None])[0]
     coef = coef * factor[:, None]
     return Line(coef, intercept - offset @ coef), best
 
@@ -116,9 +117,3 @@ def _begin(
         coef, intercept = coef[:, 1:] - coef[:, :1], intercept[1:] - intercept[:1]
     logistic.coef_, logistic.intercept_ = np.ascontiguousarray(coef.T), intercept
     logistic.classes_ = np.arange(len(start.intercept))
-
-
-def _columns(scores: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Give two classes a column each."""
-    scores = scores[:, None] if scores.ndim == 1 else scores
-    return np.hstack([-scores, scores]) / 2 if scores.shape[1] == 1 else scores

@@ -19,6 +19,7 @@ from pipeline.heads.fused import FUSIONS, Fused, FusionTrials
 from pipeline.heads.judging import Judge, error_of, mean_of
 from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
 from pipeline.heads.looking import MOST_ROWS, Passes
+from pipeline.heads.ridge_base import accepted
 from pipeline.heads.solving import Fit
 
 if TYPE_CHECKING:
@@ -90,10 +91,7 @@ def search_fusions(
     >>> winner.fusion_ == table[0]["fusion"], losses[winner.fusion_] <= losses["last"]
     (True, True)
     """
-    half = getattr(X, "dtype", None) == np.float16
-    X = check_array(
-        X, dtype=[np.float32] if half else [np.float64, np.float32], ensure_all_finite=False
-    )
+    X = check_array(X, dtype=accepted(X), ensure_all_finite=False)
     y = np.asarray(y)
     if len(X) != len(y):
         raise InputError(f"X has {len(X)} rows, but y has {len(y)}: give one label for each row.")

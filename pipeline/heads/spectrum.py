@@ -63,10 +63,6 @@ class Spectrum:
         """Intercept that belongs to some weights: array of shape (n_outputs,)."""
         return self.y_mean - self.x_mean @ coef
 
-    def degrees(self, alpha: float) -> NDArray[np.float64]:
-        """Effective degrees of freedom along each eigenvector: array of shape (rank,)."""
-        return self.values / (self.values + alpha)
-
     def coordinates(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
         """Turn rows into the eigenvectors: array of shape (n_samples, rank), in X's type."""
         turned = np.empty((len(X), len(self.values)), X.dtype)

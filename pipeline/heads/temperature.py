@@ -14,7 +14,13 @@ from pipeline.heads.inner import classes_of, fit_weighted, inner_rows, rows_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["TemperatureClassifier", "best_temperature", "log_loss_at", "softmax"]
+__all__ = [
+    "TemperatureClassifier",
+    "best_temperature",
+    "log_loss_at",
+    "softmax",
+    "two_columns",
+]
 
 _TINY = 1e-15
 _BOUND = 12.0
@@ -200,3 +206,14 @@ def softmax(scores: NDArray[np.floating]) -> NDArray[np.floating]:
     """Give probabilities along the last axis."""
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def two_columns(scores: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Share one column of two classes out between them; more columns stay as they are.
+
+    Examples
+    --------
+    >>> two_columns(np.array([[3.0]]))
+    array([[-1.5,  1.5]])
+    """
+    return np.hstack([-scores, scores]) / 2 if scores.shape[1] == 1 else scores
