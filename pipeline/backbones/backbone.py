@@ -10,7 +10,7 @@ from pipeline.backbones.checkpoint import state_of, weights_digest
 from pipeline.backbones.device import resolve_device, resolve_precision
 from pipeline.backbones.engines import Engine, make_engine, prepared_engine
 from pipeline.backbones.layer import choose_layers
-from pipeline.backbones.network import Network, layers_of
+from pipeline.backbones.network import OUTPUT, Network, layers_of
 from pipeline.backbones.prepared import PreparedGraph
 from pipeline.backbones.weights import MODULE
 from pipeline.errors import InputError
@@ -82,6 +82,21 @@ class Backbone:
     def weights_digest(self) -> str:
         """Hex digest of the state dict: names, dtypes, shapes and values."""
         return weights_digest(self.network.module)
+
+    def blocks(self) -> tuple[str, ...]:
+        """Name the modules that can be trained one by one from the top, bottom to top.
+
+        They are those of the taps: stages of a convolutional network, blocks of a
+        transformer. What follows the last belongs to it, what comes before the first to that.
+
+        Examples
+        --------
+        >>> from pipeline.backbones import load_backbone
+        >>> load_backbone("timm/test_vit", weights=None).blocks()
+        ('blocks.0', 'blocks.1', 'blocks.2', 'blocks.3', 'blocks.4', 'blocks.5')
+        """
+        modules = dict.fromkeys(layer.module for layer in self.layers.values())
+        return tuple(name for name in modules if name != OUTPUT)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Give the state dict as arrays: what `load_backbone` takes as ``weights``."""

@@ -74,11 +74,15 @@ class EmbeddingGraph(nn.Module):
         -------
         float32 Tensor of shape (batch, sum of widths)
         """
+        return self.packed(pictures, self.layers)
+
+    def packed(self, pictures: Tensor, layers: Sequence[Layer]) -> Tensor:
+        """Embed a batch in some of the layers, bottom to top; nothing above them is computed."""
         normal = (pictures.permute(0, 3, 1, 2).float() - self.shift) / self.scale
-        names = list(dict.fromkeys(layer.module for layer in self.layers))
+        names = list(dict.fromkeys(layer.module for layer in layers))
         with tapped(self.module, names) as outputs:
-            self._run(normal.to(self.dtype), self.layers[-1].module)
-        return pack(self.layers, outputs)
+            self._run(normal.to(self.dtype), layers[-1].module)
+        return pack(layers, outputs)
 
     def _run(self, normal: Tensor, deepest: str) -> None:
         handle = self.module.get_submodule(deepest).register_forward_hook(_stop)
