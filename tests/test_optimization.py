@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import OptionError
-from pipeline.optimization import optimize
+from pipeline.optimization import Group, optimize
 
 
 def problem(n=200, seed=0):
@@ -25,15 +25,19 @@ def squared(module, X, y):
     return ((module(X) - y) ** 2).mean()
 
 
+def alike(module, lr):
+    return [Group([p for p in module.parameters() if p.requires_grad], lr)]
+
+
 def whole(X, y):
-    return lambda: [(X, y)]
+    return lambda epoch: [(X, y)]
 
 
 def test_least_squares_are_found():
     module, X, y = problem()
     done = optimize(
-        module, whole(X, y), squared, lambda: float(squared(module, X, y)),
-        steps_per_epoch=1, max_epochs=600, lr=0.3, patience=600,
+        module, whole(X, y), squared, lambda: float(squared(module, X, y)), alike(module, 0.3),
+        steps_per_epoch=1, max_epochs=600, patience=600,
     )  # fmt: skip
     design = np.c_[X.numpy(), np.ones(len(X))]
     exact = np.linalg.lstsq(design, y.numpy(), rcond=None)[0].ravel()
@@ -51,8 +55,8 @@ def test_the_best_weights_are_kept_and_patience_ends_it():
         return next(told)
 
     done = optimize(
-        module, whole(X, y), squared, validate,
-        steps_per_epoch=1, max_epochs=100, lr=0.1, patience=3,
+        module, whole(X, y), squared, validate, alike(module, 0.1),
+        steps_per_epoch=1, max_epochs=100, patience=3,
     )  # fmt: skip
     assert (done.epochs, done.best_epoch, done.losses) == (5, 2, (5.0, 3.0, 4.0, 4.0, 9.0))
     assert torch.equal(module.weight, seen[1])
@@ -69,8 +73,8 @@ def test_the_rate_rises_and_falls_over_all_epochs_and_frozen_parameters_stay():
         return squared(own, *batch)
 
     optimize(
-        module, whole(X, y), watched, lambda: 0.0,
-        steps_per_epoch=1, max_epochs=40, lr=0.01, patience=100,
+        module, whole(X, y), watched, lambda: 0.0, alike(module, 0.01),
+        steps_per_epoch=1, max_epochs=40, patience=100,
     )  # fmt: skip
     sizes = [float((b - a).norm()) for a, b in itertools.pairwise(steps)]
     assert max(sizes[5:20]) > 3 * sizes[0]
@@ -91,7 +95,9 @@ def test_dropout_acts_in_training_and_not_in_validation():
         modes.append(("validate", model.training, torch.is_inference_mode_enabled()))
         return 0.0
 
-    optimize(model, whole(X, y), watched, validate, steps_per_epoch=1, max_epochs=2, lr=0.1)
+    optimize(
+        model, whole(X, y), watched, validate, alike(model, 0.1), steps_per_epoch=1, max_epochs=2
+    )
     assert modes == [("loss", True), ("validate", False, True)] * 2
 
 
@@ -106,7 +112,9 @@ def test_a_steep_loss_is_clipped():
         norms.append(float(torch.cat([p.grad.ravel() for p in module.parameters()]).norm()))
         return 0.0
 
-    optimize(module, whole(X, y), steep, validate, steps_per_epoch=1, max_epochs=3, lr=0.1)
+    optimize(
+        module, whole(X, y), steep, validate, alike(module, 0.1), steps_per_epoch=1, max_epochs=3
+    )
     np.testing.assert_allclose(norms, 1, rtol=1e-4)
 
 
@@ -114,8 +122,8 @@ def test_a_loss_that_is_no_number_is_said():
     module, X, y = problem()
     with pytest.raises(OptionError) as caught:
         optimize(
-            module, whole(X, y), squared, lambda: float("nan"),
-            steps_per_epoch=1, max_epochs=3, lr=0.1,
+            module, whole(X, y), squared, lambda: float("nan"), alike(module, 0.1),
+            steps_per_epoch=1, max_epochs=3,
         )  # fmt: skip
     assert str(caught.value) == (
         "training diverged: the loss is nan after epoch 1. Lower the learning rate, which is 0.1."

@@ -17,7 +17,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from pipeline.heads.inner import classes_of, inner_folds
-from pipeline.optimization import optimize
+from pipeline.optimization import Group, optimize
 
 if TYPE_CHECKING:
     import torch
@@ -87,23 +87,28 @@ class _TorchHead(BaseEstimator):
         size = min(self.batch_size, len(train))
         passes = max(1, _LEAST_STEPS * size // len(train))
 
-        def batches() -> Iterator[tuple[torch.Tensor, ...]]:
+        def batch_of(chosen: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            X, goal, weight = (tensor[chosen] for tensor in tensors)
+            return X, goal, weight / weight.sum().clamp(min=1e-12)
+
+        def batches(_epoch: int) -> Iterator[tuple[torch.Tensor, ...]]:
             for _ in range(passes):
                 order = rows[torch.randperm(len(rows)).to(device)]
-                for chosen in torch.split(order, size):
-                    yield tuple(tensor[chosen] for tensor in tensors)
+                yield from map(batch_of, torch.split(order, size))
 
         with torch.random.fork_rng(devices=None if device == "cuda" else []):
             torch.manual_seed(int(check_random_state(self.random_state).randint(2**31)))
             module = self._network(X.shape[1], n_outputs).to(device, dtype)
 
             def validate() -> float:
-                return float(self._loss(module, *(tensor[held_rows] for tensor in tensors)))
+                return float(self._loss(module, *batch_of(held_rows)))
 
+            rate = self._rate(X.shape[1])
             done = optimize(
                 module, batches, self._loss, validate,
+                [Group(list(module.parameters()), rate, self.weight_decay)],
                 steps_per_epoch=passes * -(-len(train) // size), max_epochs=self.max_epochs,
-                lr=self._rate(X.shape[1]), weight_decay=self.weight_decay, patience=self.patience,
+                patience=self.patience,
             )  # fmt: skip
         self.n_epochs_ = done.epochs
         self.best_epoch_ = done.best_epoch
@@ -159,7 +164,7 @@ class _TorchHead(BaseEstimator):
             losses = functional.cross_entropy(scores, goal, reduction="none")
         else:
             losses = (scores[:, 0] - goal) ** 2
-        return (losses * weight).sum() / weight.sum().clamp(min=1e-12)
+        return (losses * weight).sum()
 
     def _scores(self, X: Any) -> NDArray[np.floating]:
         """Run the network in numpy: shape (n_samples, n_outputs)."""
