@@ -13,6 +13,7 @@ Any head::
     temperature.py       probabilities for heads that only score
     foreign.py           estimators of the user's own
     discriminant.py, torch_heads.py, several_labels.py
+    folding.py           a linear head as one affine map of the columns
     former.py            heads of old model files
 
 Ridge over layers, from the ground up::
@@ -56,6 +57,7 @@ from pipeline.heads.fitting import (
     makeable,
     resolved_head,
 )
+from pipeline.heads.folding import Folded, folded
 from pipeline.heads.former import FORMER_STEPS
 from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
 from pipeline.heads.looking import MOST_ROWS
@@ -74,6 +76,7 @@ __all__ = [
     "TRUSTED",
     "BestClassifier",
     "BestRegressor",
+    "Folded",
     "LayerRidgeClassifier",
     "LayerRidgeRegressor",
     "Moments",
@@ -85,6 +88,7 @@ __all__ = [
     "fit_fusing",
     "fit_head",
     "fit_ridge",
+    "folded",
     "is_ridge",
     "make_head",
     "makeable",

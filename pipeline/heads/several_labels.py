@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import column_or_1d
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["SeveralLabels"]
+
+_CERTAIN = 40.0
+"""Logit of a label that all rows have: its probability is 1 in double precision."""
+
+
+def _score(head: SeveralLabels) -> bool:
+    fitted = getattr(head, "estimators_", [head.estimator])
+    return all(isinstance(one, int) or hasattr(one, "decision_function") for one in fitted)
 
 
 class SeveralLabels(ClassifierMixin, BaseEstimator):
@@ -93,10 +102,23 @@ class SeveralLabels(ClassifierMixin, BaseEstimator):
             return np.asarray(self.classes_[proba.argmax(axis=1)])
         return (proba > 0.5).astype(np.int64)
 
+    @available_if(_score)  # type: ignore[untyped-decorator]
+    def decision_function(self, X: Any) -> NDArray[np.floating]:
+        """Give the logit of each label: shape (n_samples, n_labels)."""
+        X = self._valid(X)
+        if self._one_class_a_row:
+            return np.asarray(self.estimators_[0].decision_function(X))
+        columns = [
+            np.full(len(X), _CERTAIN if one else -_CERTAIN)
+            if isinstance(one, int)
+            else one.decision_function(X)
+            for one in self.estimators_
+        ]
+        return np.stack(columns, axis=1)
+
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """Give the probability of each label: shape (n_samples, n_labels)."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = self._valid(X)
         if self._one_class_a_row:
             return np.asarray(self.estimators_[0].predict_proba(X))
         columns = [
@@ -104,6 +126,13 @@ class SeveralLabels(ClassifierMixin, BaseEstimator):
             for one in self.estimators_
         ]
         return np.stack(columns, axis=1)
+
+    def _valid(self, X: Any) -> NDArray[np.floating]:
+        check_is_fitted(self)
+        valid: NDArray[np.floating] = validate_data(
+            self, X, dtype=[np.float64, np.float32], reset=False
+        )
+        return valid
 
     @property
     def _one_class_a_row(self) -> bool:

@@ -97,20 +97,23 @@ class TemperatureClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def decision_function(self, X: Any) -> NDArray[np.floating]:
-        """Give scores over the temperature: one for two classes, else one a class."""
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        scores: NDArray[np.floating] = self.estimator_.decision_function(X)
-        return scores / self.temperature_
+        """Give logits: one for two classes (of the second), else one a class."""
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """Give class probabilities: shape (n_samples, n_classes)."""
-        return softmax(_columns(self.decision_function(X)))
+        return softmax(self._logits(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict the class of the highest probability: shape (n_samples,)."""
-        best = _columns(self.decision_function(X)).argmax(axis=1)
+        best = self._logits(X).argmax(axis=1)
         return np.asarray(self.classes_[best])
+
+    def _logits(self, X: Any) -> NDArray[np.floating]:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        return _columns(self.estimator_.decision_function(X)) / self.temperature_
 
 
 def best_temperature(

@@ -17,6 +17,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from pipeline.heads.inner import classes_of, inner_folds
+from pipeline.heads.temperature import softmax
 from pipeline.optimization import Group, optimize
 
 if TYPE_CHECKING:
@@ -227,11 +228,14 @@ class TorchClassifier(ClassifierMixin, _TorchHead):
         self._train(X, codes, weight, groups, y, len(self.classes_))
         return self
 
+    def decision_function(self, X: Any) -> NDArray[np.floating]:
+        """Give logits: one for two classes (of the second), else one a class."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
+
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """Give class probabilities: shape (n_samples, n_classes)."""
-        scores = self._scores(X)
-        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+        return softmax(self._scores(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict the class of the highest probability: shape (n_samples,)."""

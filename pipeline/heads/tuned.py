@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from pipeline.heads.inner import (
@@ -93,6 +94,10 @@ class _Tuned(BaseEstimator):
         return validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
 
 
+def _scores(head: TunedClassifier) -> bool:
+    return hasattr(getattr(head, "estimator_", head.estimator), "decision_function")
+
+
 class TunedClassifier(ClassifierMixin, _Tuned):
     """A classifier with the value of one parameter that has the lowest inner log-loss.
 
@@ -132,6 +137,13 @@ class TunedClassifier(ClassifierMixin, _Tuned):
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         self.classes_, _ = classes_of(y)
         return self._fit(X, y, sample_weight, groups)
+
+    @available_if(_scores)  # type: ignore[untyped-decorator]
+    def decision_function(self, X: Any) -> NDArray[np.floating]:
+        """Give the scores of the estimator: one for two classes, else one a class."""
+        check_is_fitted(self)
+        found: NDArray[np.floating] = self.estimator_.decision_function(self._valid(X))
+        return found
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
         """Give class probabilities: shape (n_samples, n_classes)."""

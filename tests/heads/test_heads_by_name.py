@@ -20,6 +20,7 @@ CLASS_ONLY = {"logistic", "lda"}
 NUMBER = [name for name in HEADS if name not in CLASS_ONLY]
 SLOW = {"boosting", "mlp", "linear", "forest"}
 WEIGHTLESS = {"knn"}
+SCORELESS = {"knn", "forest"}
 
 
 def blobs(counts=(50, 40, 30), width=8, seed=0, apart=2.5):
@@ -56,6 +57,29 @@ def test_two_classes_are_enough(name):
     head = make_head(name, "class").fit(X, y)
     assert head.predict_proba(X).shape == (60, 2)
     assert head.score(X, y) > 0.9
+
+
+@pytest.mark.parametrize("counts", [(30, 30), (30, 25, 20)])
+@pytest.mark.parametrize("name", [name for name in HEADS if name not in SCORELESS])
+def test_scores_of_classes_are_logits(name, counts):
+    X, y = blobs(counts, apart=0.5)
+    head = make_head(name, "class").fit(X, y)
+    scores, logits = head.decision_function(X), np.log(head.predict_proba(X))
+    if len(counts) == 2:
+        np.testing.assert_allclose(scores, logits[:, 1] - logits[:, 0], atol=1e-4)
+        return
+    shared = (scores - logits).mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(scores - shared, logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(SCORELESS))
+def test_heads_without_scores_do_not_pretend_to_have_any(name):
+    X, y = blobs((8, 8))
+    for head in (make_head(name, "class"), make_head(name, "class").fit(X, y)):
+        assert not hasattr(head, "decision_function")
+    Y = (X[:, :1] > 0).astype(int)
+    several = make_head(name, "multilabel").fit(X, Y)
+    assert not hasattr(several, "decision_function")
 
 
 @pytest.mark.parametrize("name", NUMBER)
