@@ -24,7 +24,8 @@ from small_world import (
 )
 from torch import nn
 
-from pipeline.backbones import EngineMemoryError, load_backbone
+from pipeline.backbones import EngineMemoryError, Layer, load_backbone
+from pipeline.backbones.engines.torch_engine import TorchEngine
 from pipeline.cache import PartFolder
 from pipeline.errors import BackboneError, CacheError, OptionError
 from pipeline.extraction import (
@@ -407,6 +408,21 @@ def test_a_view_does_not_depend_on_batch_or_order(tmp_path, size):
     order = np.random.default_rng(0).permutation(12)
     batches = extract(samples, [forward()], plan_batches(order.tolist(), size), view=view)
     assert np.array_equal(matrix(list(batches)), straight[order])
+
+
+def test_a_layer_without_pooling_is_extracted_like_any_other(tmp_path):
+    backbone = small_backbone()
+    low = Layer("low.values", 4 * 15 * 15, "BCHW", "low")
+    engine = TorchEngine(backbone.network, [low, backbone.layers["high"]], "cpu", "float32")
+    layers = {"small/low.values": low.width, "small/high": 6}
+    samples = SampleSet.from_folder(write_pictures(tmp_path, range(5)))
+    batches = extracted(samples, [Forward(engine, backbone.spec(), layers)], 2)
+    values = matrix(batches, "small/low.values")
+    assert values.dtype == np.float16
+    means = values.astype(np.float32).reshape(5, 4, 15, 15).mean((2, 3))
+    expected = by_hand(backbone, [pixels(seed) for seed in seeds_of(samples)])
+    np.testing.assert_allclose(means, expected["low"], rtol=2e-3, atol=1e-3)
+    np.testing.assert_allclose(matrix(batches), expected["high"], rtol=2e-3, atol=1e-3)
 
 
 def seeds_of(samples):
