@@ -2,7 +2,7 @@
 
 Maps come as ``BCHW`` (batch, channel, height, width), tokens as ``BTD`` (batch, token,
 width), vectors as ``BD``. Tokens are folded back into their square map first, so that
-every pooling is written once.
+every pooling is written once. Without pooling every value of a tap is kept, in its order.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def pool(tap: Tensor, axes: str, pooling: str, *, prefix_tokens: int = 0) -> Ten
     axes : {"BCHW", "BHWC", "BTD", "BD"}
         What the dimensions of ``tap`` are. ``BD`` is a vector already.
     pooling : str
-        A key of `POOLINGS`.
+        A key of `POOLINGS`; empty leaves the values as they are, and flattens them.
     prefix_tokens : int
         Tokens of ``BTD`` before the first patch (class token, registers).
 
@@ -140,10 +140,12 @@ def pool(tap: Tensor, axes: str, pooling: str, *, prefix_tokens: int = 0) -> Ten
     >>> import torch
     >>> pool(torch.ones(2, 5, 3, 3), "BCHW", "grid2").shape
     torch.Size([2, 20])
+    >>> pool(torch.ones(2, 5, 3, 3), "BCHW", "").shape
+    torch.Size([2, 45])
     """
     values = tap.float()
-    if axes == "BD":
-        return values
+    if axes == "BD" or not pooling:
+        return values.flatten(1)
     if pooling == "cls":
         return _cls(values)
     return POOLINGS[pooling](_as_maps(values, axes, pooling, prefix_tokens))

@@ -77,10 +77,30 @@ def test_a_grid_of_tokens_that_fill_no_square_is_refused(pooling):
     )
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("pooling", [*POOLINGS, ""])
 def test_a_vector_stays_as_it_is(pooling):
     vector = torch.randn(3, 5)
     assert pool(vector, "BD", pooling) is vector
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"), [("BCHW", (3, 5, 7, 6)), ("BHWC", (3, 7, 6, 5)), ("BTD", (3, 50, 5))]
+)
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_without_pooling_every_value_stays_in_its_order(axes, shape, prefix):
+    values = GENERATOR.normal(size=shape).astype(np.float32)
+    got = pool(torch.from_numpy(values), axes, "", prefix_tokens=prefix)
+    np.testing.assert_array_equal(got.numpy(), values.reshape(3, -1))
+
+
+def test_without_pooling_the_order_is_that_of_the_axes_not_of_the_memory():
+    values = torch.from_numpy(MAPS).to(memory_format=torch.channels_last)
+    np.testing.assert_array_equal(pool(values, "BCHW", "").numpy(), MAPS.reshape(3, -1))
+
+
+def test_without_pooling_half_precision_becomes_float32():
+    half = torch.from_numpy(MAPS).half()
+    same(pool(half, "BCHW", ""), MAPS.astype(np.float16).astype(np.float32).reshape(3, -1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -115,6 +135,11 @@ def test_cls_without_a_class_token_is_refused():
         "pooling cls needs a class token, and this network has none. "
         "Use mean, max, mean+max, gem, grid2 or grid4."
     )
+
+
+def test_no_pooling_cannot_be_asked_of_a_backbone():
+    with pytest.raises(UnknownNameError, match=r"unknown pooling ''\. Accepted: auto, mean"):
+        resolve_pooling("", class_token=False)
 
 
 def test_an_unknown_pooling_is_refused_with_its_nearest():

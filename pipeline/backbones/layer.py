@@ -26,13 +26,13 @@ class Layer:
     name : str
         Name within the backbone, without ``/`` and ``,``: ``"blocks.3"``, ``"blocks.3.cls"``.
     width : int
-        Values an input, pooled (of a bare tap: its channels).
+        Values an input, pooled (of a bare tap, which is yet to be pooled: its channels).
     axes : {"BCHW", "BHWC", "BTD", "BD"}
         What the dimensions are before pooling.
     module : str
         The module whose output is tapped; layers of one module stand together.
     pooling : str
-        How the tap becomes a vector; empty for ``BD``.
+        How the tap becomes a vector; empty keeps every value in its order, as for ``BD``.
     prefix_tokens : int
         Tokens of ``BTD`` before the first patch (class token, registers).
     """

@@ -18,7 +18,7 @@ from pipeline.cache import INPUT, Failure
 from pipeline.errors import OptionError
 from pipeline.extraction.clock import Clock
 from pipeline.extraction.forward import Forward, Running
-from pipeline.inputs import Decoder, Loaded, load
+from pipeline.inputs import Decoder, Loaded, View, load
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,6 +93,7 @@ def extract(
     known: Callable[[bytes], bool] | None = None,
     num_workers: int | None = None,
     max_pixels: int | None = None,
+    view: View | None = None,
     clock: Clock | None = None,
 ) -> Generator[Extracted, None, None]:
     """Embed planned batches of a sample set.
@@ -110,6 +111,9 @@ def extract(
         Loading threads. The values do not depend on it.
     max_pixels : int, optional
         Larger pictures are refused.
+    view : View, optional
+        How every picture is looked at; the clean one when not given. ``known`` goes with the
+        clean one alone: a digest names a content, not a view of it.
     clock : Clock, optional
         Counts where the time goes.
 
@@ -137,6 +141,7 @@ def extract(
             num_workers=num_workers,
             decoder=decoder,
             max_pixels=max_pixels,
+            view=view,
         )
     depth = min(forward.engine.depth for forward in forwards)
     under_way: deque[_UnderWay] = deque()

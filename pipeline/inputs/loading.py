@@ -1,6 +1,6 @@
 """Loading: planned batches of network inputs, made by threads.
 
-Each slot is one task: read, digest, decode, prepare into the batch. Batches come in
+Each slot is one task: read, digest, decode, look, prepare into the batch. Batches come in
 their planned order, and an input that cannot be read keeps its slot, so rows never shift.
 """
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.digest import DIGEST_SIZE
 from pipeline.errors import OptionError, UnreadableError
+from pipeline.inputs.augmentation import View
 from pipeline.inputs.decoding import MAX_PIXELS, Decoder, check_decoder
 from pipeline.inputs.preparation import prepare
 from pipeline.inputs.reading import read
@@ -127,6 +128,7 @@ def load(
     num_workers: int | None = None,
     decoder: Decoder = "torchcodec",
     max_pixels: int | None = None,
+    view: View | None = None,
 ) -> Generator[Loaded, None, None]:
     """Load batches in their planned order, a few ahead of the receiver.
 
@@ -144,6 +146,11 @@ def load(
         Threads; `auto_workers` decides if None. The bytes do not depend on it.
     decoder : {"torchcodec", "pil"}
         Decoder of first choice.
+    max_pixels : int, optional
+        Larger pictures are refused; `MAX_PIXELS` if None.
+    view : View, optional
+        How every picture is looked at before it is prepared; the clean one if None. ``known``
+        goes with the clean one alone: a digest names a content, not a view of it.
 
     Returns
     -------
@@ -183,7 +190,7 @@ def load(
         workers = most
     check_decoder(decoder)
     limit = MAX_PIXELS if max_pixels is None else max_pixels
-    work = _Work(sources, tuple(preprocessings), known, decoder, limit)
+    work = _Work(sources, tuple(preprocessings), known, decoder, limit, view or View(0))
     return _in_order(work, batches, workers)
 
 
@@ -232,6 +239,7 @@ class _Work:
     known: Callable[[bytes], bool] | None
     decoder: Decoder
     max_pixels: int
+    view: View
 
     def begin(self, rows: Sequence[int], pool: Executor) -> _Pending:
         import numpy as np
@@ -271,6 +279,7 @@ class _Work:
             pixels = content.pixels(self.decoder, max_pixels=self.max_pixels)
         except UnreadableError as error:
             return replace(slot, state="failed", reason=error.reason, transient=error.transient)
+        seen = self.view.of(pixels, content.digest)
         for preprocessing, out in outs.items():
-            prepare(pixels, preprocessing, out)
+            prepare(seen, preprocessing, out)
         return slot

@@ -20,6 +20,8 @@ from tiny_networks import (
 from torch import nn
 
 from pipeline.backbones import Backbone, Layer, choose_layers, full_name, load_backbone
+from pipeline.backbones.engines import make_engine
+from pipeline.backbones.graph import EmbeddingGraph
 from pipeline.backbones.network import Network, axes_of
 from pipeline.errors import BackboneError, OptionError, UnknownNameError
 from pipeline.spec import Preprocessing
@@ -284,3 +286,55 @@ def test_naming_no_layer_is_refused(nothing):
     with pytest.raises(OptionError) as error:
         choose_layers(taps({1: 1}), nothing)
     assert str(error.value) == ("no layer was named. Use auto, all, or names joined by a comma.")
+
+
+UNPOOLED = {
+    "timm/test_resnet": [("layer1", "BCHW"), ("layer3", "BCHW")],
+    "timm/test_vit": [("blocks.0", "BTD"), ("norm", "BTD")],
+}
+
+
+def unpooled(name):
+    """Layers that keep every value, a pooled one between them, and what hooks see of all."""
+    backbone = random_backbone(name)
+    batch = pictures(5, backbone.preprocess.image_size)
+    modules = [module for module, _ in UNPOOLED[name]]
+    seen = outputs_of(backbone.network.module, modules, normalised(batch, backbone.preprocess))
+    layers = {
+        module: Layer(f"{module}.values", int(np.prod(seen[module].shape[1:])), axes, module)
+        for module, axes in UNPOOLED[name]
+    }
+    low, high = layers.values()
+    pooled = next(layer for layer in backbone.layers.values() if layer.module == low.module)
+    return backbone, batch, {"low": low, "pooled": pooled, "high": high}, seen
+
+
+@pytest.mark.parametrize("name", UNPOOLED)
+def test_a_layer_without_pooling_holds_bit_for_bit_what_a_hook_sees(name):
+    backbone, batch, layers, _ = unpooled(name)
+    graph = EmbeddingGraph(backbone.network, list(layers.values()))
+    modules = [layers["low"].module, layers["high"].module]
+    seen = {}
+    for module in modules:
+        graph.module.get_submodule(module).register_forward_hook(
+            lambda _module, _inputs, output, module=module: seen.update({module: output.clone()})
+        )
+    with torch.no_grad():
+        columns = split(graph(torch.from_numpy(batch)).numpy(), layers)
+    for place, module in zip(("low", "high"), modules, strict=True):
+        values = seen[module].numpy()
+        np.testing.assert_array_equal(columns[place].reshape(values.shape), values)
+
+
+@pytest.mark.parametrize("name", UNPOOLED)
+def test_openvino_gives_a_layer_without_pooling_within_rounding(name):
+    backbone, batch, layers, seen = unpooled(name)
+    engine = make_engine(backbone.network, list(layers.values()), device="cpu", precision="float32")
+    assert engine.name == "openvino"
+    columns = split(engine.embed(batch), layers)
+    for place in ("low", "high"):
+        values = seen[layers[place].module]
+        got = columns[place].reshape(values.shape)
+        np.testing.assert_allclose(got, values, rtol=1e-3, atol=1e-4 * np.abs(values).max())
+    alone = eager(backbone, layers=[layers["pooled"].name]).embed(batch)
+    np.testing.assert_allclose(columns["pooled"], alone, rtol=1e-3, atol=1e-4)

@@ -24,7 +24,8 @@ from small_world import (
 )
 from torch import nn
 
-from pipeline.backbones import EngineMemoryError, load_backbone
+from pipeline.backbones import EngineMemoryError, Layer, load_backbone
+from pipeline.backbones.engines.torch_engine import TorchEngine
 from pipeline.cache import PartFolder
 from pipeline.errors import BackboneError, CacheError, OptionError
 from pipeline.extraction import (
@@ -36,7 +37,7 @@ from pipeline.extraction import (
     plan_batches,
     write_parts,
 )
-from pipeline.inputs import read
+from pipeline.inputs import View, read
 from pipeline.samples import SampleSet
 
 
@@ -371,3 +372,59 @@ def test_an_error_in_the_middle_ends_the_loading_threads_at_once():
         extracted(samples, [stopping], 4)
     assert held.value is not None
     assert not [one for one in threading.enumerate() if one.name.startswith("loading")]
+
+
+def test_a_view_is_embedded_as_its_own_pixels_are(tmp_path):
+    samples = SampleSet.from_folder(write_pictures(tmp_path, range(6)))
+    view = View(2, seed=3, flip=True)
+    batches = extracted(samples, [forward(store_dtype="float32")], view=view)
+    seen = [
+        view.of(pixels(row_seed), read(source).digest)
+        for row_seed, source in zip(seeds_of(samples), samples.sources, strict=True)
+    ]
+    for tap, expected in by_hand(small_backbone(), seen).items():
+        got = matrix(batches, f"small/{tap}")
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    clean = matrix(extracted(samples, [forward(store_dtype="float32")]))
+    assert (np.abs(matrix(batches) - clean).max(axis=1) > 1e-3).all()
+    for batch in batches:  # the content is named by the file, whatever the view
+        for row, digest in zip(batch.rows, batch.inputs["digest"], strict=True):
+            assert digest.tobytes() == read(samples.sources[row]).digest
+
+
+@pytest.mark.parametrize("view", [None, View(0, seed=5, flip=True)])
+def test_the_clean_view_changes_no_bit(tmp_path, view):
+    samples = SampleSet.from_folder(write_pictures(tmp_path, range(6)))
+    assert np.array_equal(
+        matrix(extracted(samples, [forward()], view=view)), matrix(extracted(samples, [forward()]))
+    )
+
+
+@pytest.mark.parametrize("size", [1, 5, 12])
+def test_a_view_does_not_depend_on_batch_or_order(tmp_path, size):
+    samples = SampleSet.from_folder(write_pictures(tmp_path, range(12)))
+    view = View(1, flip=True)
+    straight = matrix(extracted(samples, [forward()], 4, view=view))
+    order = np.random.default_rng(0).permutation(12)
+    batches = extract(samples, [forward()], plan_batches(order.tolist(), size), view=view)
+    assert np.array_equal(matrix(list(batches)), straight[order])
+
+
+def test_a_layer_without_pooling_is_extracted_like_any_other(tmp_path):
+    backbone = small_backbone()
+    low = Layer("low.values", 4 * 15 * 15, "BCHW", "low")
+    engine = TorchEngine(backbone.network, [low, backbone.layers["high"]], "cpu", "float32")
+    layers = {"small/low.values": low.width, "small/high": 6}
+    samples = SampleSet.from_folder(write_pictures(tmp_path, range(5)))
+    batches = extracted(samples, [Forward(engine, backbone.spec(), layers)], 2)
+    values = matrix(batches, "small/low.values")
+    assert values.dtype == np.float16
+    means = values.astype(np.float32).reshape(5, 4, 15, 15).mean((2, 3))
+    expected = by_hand(backbone, [pixels(seed) for seed in seeds_of(samples)])
+    np.testing.assert_allclose(means, expected["low"], rtol=2e-3, atol=1e-3)
+    np.testing.assert_allclose(matrix(batches), expected["high"], rtol=2e-3, atol=1e-3)
+
+
+def seeds_of(samples):
+    """The seeds of pictures that `write_pictures` named."""
+    return [int(name[2:5]) for name in samples.ids]
