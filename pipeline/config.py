@@ -14,7 +14,14 @@ from pipeline.errors import OptionError
 from pipeline.memory import parse_bytes
 from pipeline.spec import Resize, StoreDtype
 
-__all__ = ["EmbedOptions", "OnBadInput", "TrainOptions", "parse_count", "parse_target_kinds"]
+__all__ = [
+    "EmbedOptions",
+    "FinetuneOptions",
+    "OnBadInput",
+    "TrainOptions",
+    "parse_count",
+    "parse_target_kinds",
+]
 
 OnBadInput = Literal["skip", "fail"]
 
@@ -155,6 +162,76 @@ class TrainOptions:
                 "refit adds the held-out rows at the end, but with test fraction 0 none are held "
                 "out. Leave one of the two out."
             )
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """Options of stage 3.
+
+    Parameters
+    ----------
+    blocks
+        How many blocks of the network are trained, from the top.
+    max_epochs
+        Most passes over the training rows; it ends earlier when the validation rows gain no more.
+    views
+        How often each picture is looked at before training, once as it is and otherwise a little
+        cut and shifted; these views take turns. 1 trains on the pictures as they are.
+    flip
+        Whether a view may be a mirror image: yes, no, or auto, which asks the validation rows
+        whether mirror images keep their labels.
+    lr
+        Peak learning rate of the top block.
+    decay
+        Rate of a block as a share of that above it.
+    batch_size
+        Pictures in one step: auto, or a number.
+    weighting
+        How several targets share the network: equal, or uncertainty, which learns it.
+    gradual
+        Begin with the top block, and add one block an epoch.
+    no_boundary_cache
+        Run the blocks below in every epoch, instead of keeping what they give; views are then
+        new in every epoch.
+    device
+        auto, cpu, cuda, cuda:N or mps.
+    seed
+        Seed of order and views. [default: that of the model's split]
+    """
+
+    blocks: int = 2
+    max_epochs: int = 12
+    views: int = 6
+    flip: Literal["auto", "yes", "no"] = "auto"
+    lr: float = 3e-4
+    decay: float = 0.75
+    batch_size: str = "auto"
+    weighting: Literal["equal", "uncertainty"] = "equal"
+    gradual: bool = False
+    no_boundary_cache: bool = False
+    device: str = "auto"
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        parse_count("batch size", self.batch_size)
+        for name, value in (("blocks", self.blocks), ("max epochs", self.max_epochs)):
+            if value < 1:
+                raise OptionError(f"{name} is {value}, but must be at least 1.")
+        if self.views < 1:
+            raise OptionError(
+                f"views is {self.views}, but must be at least 1. 1 is the picture as it is, 6 add "
+                "five augmented views."
+            )
+        if not 0 < self.lr < 1:
+            raise OptionError(f"lr is {self.lr}, but must be between 0 and 1. 0.0003 suits most.")
+        if not 0 < self.decay <= 1:
+            raise OptionError(f"decay is {self.decay}, but must be above 0 and at most 1.")
+        for name, choice, accepted in (
+            ("flip", self.flip, ("auto", "yes", "no")),
+            ("weighting", self.weighting, ("equal", "uncertainty")),
+        ):
+            if choice not in accepted:
+                raise OptionError(f"{name} is {choice!r}, but must be {' or '.join(accepted)}.")
 
 
 def parse_count(what: str, value: str | int) -> int | None:

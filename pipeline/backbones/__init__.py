@@ -8,6 +8,7 @@
 `checkpoint`            weights from a local file
 `network`, `stages`     a module with its taps, and which modules to tap
 `graph`, `prepared`     the one embedding graph, and converted ones that are kept
+`cut`                   the same with top blocks that can be trained
 `engines`               what runs it on a device
 `backbone`              `Backbone` itself
 ======================  ==========================================================
@@ -33,10 +34,12 @@ from pipeline.backbones.survey import Description, describe, forget, survey
 
 if TYPE_CHECKING:
     from pipeline.backbones.backbone import Backbone
+    from pipeline.backbones.cut import Cut
 
 __all__ = [
     "BACKBONES",
     "Backbone",
+    "Cut",
     "Description",
     "Engine",
     "EngineMemoryError",
@@ -62,4 +65,8 @@ def __getattr__(name: str) -> Any:
         from pipeline.backbones.backbone import Backbone
 
         return Backbone
+    if name == "Cut":
+        from pipeline.backbones.cut import Cut
+
+        return Cut
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.backbones.checkpoint import state_of, weights_digest
 from pipeline.backbones.device import resolve_device, resolve_precision
 from pipeline.backbones.engines import Engine, make_engine, prepared_engine
-from pipeline.backbones.layer import choose_layers
+from pipeline.backbones.layer import Layer, choose_layers
 from pipeline.backbones.network import OUTPUT, Network, layers_of
 from pipeline.backbones.prepared import PreparedGraph
 from pipeline.backbones.weights import MODULE
@@ -19,6 +21,7 @@ from pipeline.spec import EmbeddingSpec, Precision, StoreDtype
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
 __all__ = ["Backbone"]
 
@@ -97,6 +100,22 @@ class Backbone:
         """
         modules = dict.fromkeys(layer.module for layer in self.layers.values())
         return tuple(name for name in modules if name != OUTPUT)
+
+    def tapped_also(self, layer: Layer) -> Self:
+        """Give the same network with one more layer, right above those of its module."""
+        own = copy.copy(self)
+        own.layers, own._engines = {}, {}
+        last = [name for name, tap in self.layers.items() if tap.module == layer.module][-1]
+        for name, tap in self.layers.items():
+            own.layers[name] = tap
+            if name == last:
+                own.layers[layer.name] = layer
+        return own
+
+    def with_module(self, module: nn.Module) -> Self:
+        """Give a backbone of the same architecture with the weights of a tuned copy."""
+        network = replace(self.network, module=module, weights=MODULE)
+        return type(self)(self.name, network, self.pooling)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Give the state dict as arrays: what `load_backbone` takes as ``weights``."""

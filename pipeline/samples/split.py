@@ -197,6 +197,26 @@ class Split:
         train: Part = "train"
         return dataclasses.replace(self, parts=(train,) * len(self.ids), untested=())
 
+    def with_validation(self, strata: Mapping[bytes, int], fraction: float) -> Split:
+        """Set a part of the training rows aside, which no network is to be trained on.
+
+        They become ``val``; rows of equal content or of one group stay together, and each
+        stratum gives its share. Where the given split has such rows already, it stays.
+
+        Parameters
+        ----------
+        strata : mapping of bytes to int
+            By content, of the rows that have a label; the others are never set aside.
+        fraction : float
+        """
+        if "val" in self.parts:
+            return self
+        own = _Rows(self.ids, self.digests, self.groups, tuple(map(strata.get, self.digests)))
+        rows = [row for row, part in enumerate(self.parts) if part == "train"]
+        held = set(hold_out(own.components(self.seed, rows), fraction))
+        parts = (("val" if row in held else part) for row, part in enumerate(self.parts))
+        return dataclasses.replace(self, parts=tuple(parts))
+
     def to_json(self) -> dict[str, Any]:
         """Give plain JSON values, digests in hex."""
         fields = dataclasses.asdict(self)

@@ -1,0 +1,117 @@
+"""Judging: what scores of the validation rows are worth, over all tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.finetuning.tasks import Task
+from pipeline.heads import best_temperature
+
+__all__ = ["Chosen", "Judge", "choose_weights"]
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """The validation rows, and how much each counts for each task.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+    rows : int64 Tensor of shape (n_validation,)
+    """
+
+    tasks: Sequence[Task]
+    rows: Tensor
+
+    def losses(self, scores: Sequence[Tensor], *, soften: bool) -> NDArray[np.float64]:
+        """Give what each row adds to the mean normalised loss of the tasks.
+
+        Parameters
+        ----------
+        scores : sequence of Tensors of shape (n_validation, n_outputs)
+            One a task.
+        soften : bool
+            Whether each class task gets the temperature that suits these rows best.
+        """
+        parts = []
+        for task, own in zip(self.tasks, scores, strict=True):
+            if soften:
+                own = own / self.temperature(task, own)
+            weight = task.weight[self.rows].double()
+            losses = task.losses(own.double(), self.rows)
+            parts.append((losses * weight / weight.sum()).numpy())
+        return np.asarray(np.mean(parts, axis=0), np.float64)
+
+    def temperature(self, task: Task, scores: Tensor) -> float:
+        """Find the temperature of the lowest log-loss; 1 where there are no classes."""
+        if task.kind != "class":
+            return 1.0
+        weight = task.weight[self.rows].numpy()
+        return best_temperature(scores.double().numpy(), task.goal[self.rows].numpy(), weight)
+
+    def accuracy(self, scores: Sequence[Tensor]) -> float:
+        """Mean over the tasks of the share of right answers, or of the variance explained."""
+        return float(
+            np.mean([t.right(s, self.rows) for t, s in zip(self.tasks, scores, strict=True)])
+        )
+
+    def better(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
+        """Whether losses fell by more than one standard error of the paired difference."""
+        gains = before - after
+        if len(gains) < 2:
+            return False
+        return bool(gains.sum() > np.sqrt(len(gains)) * gains.std(ddof=1))
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Weights between the frozen and the tuned ones.
+
+    Parameters
+    ----------
+    share : float
+        Of the tuned weights.
+    state : mapping of str to Tensor
+    scores : list of Tensor
+        Of the validation rows, one a task.
+    """
+
+    share: float
+    state: Mapping[str, Tensor]
+    scores: list[Tensor]
+
+
+def choose_weights(
+    start: Mapping[str, Tensor],
+    end: Mapping[str, Tensor],
+    scores_of: Callable[[Mapping[str, Tensor]], list[Tensor]],
+    judge: Judge,
+) -> Chosen:
+    """Interpolate between frozen and tuned weights, where the validation rows lose least.
+
+    WiSE-FT: Wortsman et al. (2022), arXiv 2109.01903.
+
+    Parameters
+    ----------
+    start, end : mappings of str to Tensor
+    scores_of : callable
+        Gives the scores of the validation rows by a network with these weights.
+    judge : Judge
+    """
+    best: tuple[float, Any] = (np.inf, None)
+    for step in range(10, 0, -1):
+        share = step / 10
+        state = {name: torch.lerp(start[name], end[name], share) for name in end}
+        scores = scores_of(state)
+        loss = float(judge.losses(scores, soften=True).sum())
+        if loss < best[0]:
+            best = loss, Chosen(share, state, scores)
+    found: Chosen = best[1]
+    return found

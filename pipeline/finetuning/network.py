@@ -1,0 +1,115 @@
+"""TunableNetwork: a cut network with the heads of stage 2 as its linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.backbones import Cut
+from pipeline.finetuning.tasks import Task
+from pipeline.heads import Folded
+
+__all__ = ["TunableNetwork"]
+
+
+class TunableNetwork(nn.Module):
+    """Layers of a cut network, scaled, and a linear layer for each task.
+
+    Before the first step it gives what the frozen model predicts (LP-FT: Kumar et al., 2022,
+    arXiv 2202.10054).
+
+    Parameters
+    ----------
+    cut : Cut
+    heads : sequence of Folded
+        One a task, of the raw columns.
+    tasks : sequence of Task
+    offset, scale : arrays of shape (n_features,)
+        Columns go into the linear layers as ``(x - offset) * scale``: of about the same size,
+        so that one rate suits all.
+    """
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        cut: Cut,
+        heads: Sequence[Folded],
+        tasks: Sequence[Task],
+        offset: NDArray[np.floating],
+        scale: NDArray[np.floating],
+    ) -> None:
+        super().__init__()
+        self.cut, self.tasks = cut, tuple(tasks)
+        self.register_buffer("offset", torch.tensor(offset, dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+        self.heads = nn.ModuleList(
+            _linear(head, task, offset, scale) for head, task in zip(heads, tasks, strict=True)
+        )
+        self.doubt = nn.Parameter(torch.zeros(len(tasks)), requires_grad=False)
+        """Logarithm of the variance of each task, where they are weighted by it."""
+
+    def forward(self, *inputs: Tensor) -> list[Tensor]:
+        """Give the scores of each task.
+
+        Parameters
+        ----------
+        *inputs : Tensor
+            Pictures, or what `Cut.resume` takes.
+        """
+        features = self.cut(*inputs) if len(inputs) == 1 else self.cut.resume(*inputs)
+        scaled = (features - self.offset) * self.scale
+        return [head(scaled) for head in self.heads]
+
+    def train(self, mode: bool = True) -> TunableNetwork:
+        """Stay in eval mode: statistics of batch normalisation are those it came with."""
+        return super().train(False)
+
+    def levels(self) -> list[list[nn.Parameter]]:
+        """List the trained parameters of the network by block, the top one first."""
+        parameters = dict(self.cut.module.named_parameters())
+        depths = sorted(set(self.cut.trained.values()))
+        return [
+            [parameters[name] for name, own in self.cut.trained.items() if own == depth]
+            for depth in depths
+        ]
+
+    def state(self) -> dict[str, Tensor]:
+        """Copy everything that is trained."""
+        own = {name: p for name, p in self.named_parameters() if self._is_trained(name)}
+        return {name: parameter.detach().clone() for name, parameter in own.items()}
+
+    def fill(self, state: Mapping[str, Tensor]) -> None:
+        """Take what `state` gave."""
+        self.load_state_dict(dict(state), strict=False)
+
+    def _is_trained(self, name: str) -> bool:
+        return name.startswith("heads.") or name.removeprefix("cut.module.") in self.cut.trained
+
+    def folded(self, place: int, head: Folded, temperature: float = 1.0) -> Folded:
+        """Give the linear layer of a task as a map of the raw columns, softened."""
+        task, linear = self.tasks[place], self.heads[place]
+        weight = linear.weight.detach().cpu().numpy().astype(np.float64)
+        bias = linear.bias.detach().cpu().numpy().astype(np.float64)
+        coef = weight * self.scale.cpu().numpy()
+        intercept = bias - coef @ self.offset.cpu().numpy().astype(np.float64)
+        if task.kind == "number":
+            coef, intercept = coef * task.spread, intercept * task.spread + task.mean
+        return Folded(coef / temperature, intercept / temperature, head.classes, head.kind)
+
+
+def _linear(
+    head: Folded, task: Task, offset: NDArray[np.floating], scale: NDArray[np.floating]
+) -> nn.Linear:
+    intercept = (head.intercept + head.coef @ offset - task.mean) / task.spread
+    coef = head.coef / scale / task.spread
+    linear = nn.Linear(coef.shape[1], len(coef))
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(coef))
+        linear.bias.copy_(torch.from_numpy(intercept))
+    return linear
