@@ -8,15 +8,24 @@
     foreign.py   vectors that were computed elsewhere
     lock.py      one writer at a time
     seal.py      damage is found before HDF5 sees a byte
-    layout.py    where everything stands in the file (the only h5py import)
+    layout.py    where everything stands in the file
+    datasets.py  the pieces of such a file, in HDF5's own words
     sheet.py     a file in memory, for HDF5 to write to
     writing.py   one finished cache, streamed
     blocks.py    a checksum for every 4,096 rows
     contents.py  what a cache says about its rows
     disk.py      durable writing, with its failures in our words
+
+Beside a model in the making::
+
+    boundary.py         what enters the first trained block, for every view of every row
+    boundary_layout.py  where it stands in a file of its own
+
+h5py is imported by the layouts and by datasets.py, when a file is first read or written.
 """
 
 from pipeline.cache.blocks import BLOCK_ROWS
+from pipeline.cache.boundary import BoundaryCache, BoundaryContents, BoundaryWriter
 from pipeline.cache.contents import (
     FORMAT_VERSION,
     INPUT,
@@ -36,6 +45,9 @@ __all__ = [
     "BLOCK_ROWS",
     "FORMAT_VERSION",
     "INPUT",
+    "BoundaryCache",
+    "BoundaryContents",
+    "BoundaryWriter",
     "CacheLock",
     "Column",
     "Contents",

@@ -9,7 +9,11 @@ from pathlib import Path
 from pipeline.durable import write_durably
 from pipeline.errors import CacheError
 
-__all__ = ["write_whole"]
+__all__ = ["failures_of_writing", "write_whole"]
+
+_CONTINUES = (
+    "Make room or give another place; what was finished is kept, and the same command continues."
+)
 
 
 @contextmanager
@@ -21,11 +25,20 @@ def write_whole(path: Path) -> Iterator[Path]:
     CacheError
         When the disk is full or the folder cannot be written; nothing is left there.
     """
+    with failures_of_writing(path, _CONTINUES), write_durably(path) as temporary:
+        yield temporary
+
+
+@contextmanager
+def failures_of_writing(path: Path, way_out: str) -> Iterator[None]:
+    """Say what the system says about a file that cannot be written, and what to do.
+
+    Raises
+    ------
+    CacheError
+        For every `OSError` in the block.
+    """
     try:
-        with write_durably(path) as temporary:
-            yield temporary
+        yield
     except OSError as error:
-        raise CacheError(
-            f"cannot write {path}: {error.strerror or error}. Make room or give another place; "
-            "what was finished is kept, and the same command continues."
-        ) from error
+        raise CacheError(f"cannot write {path}: {error.strerror or error}. {way_out}") from error

@@ -1,4 +1,4 @@
-"""Layout: where everything stands in the HDF5 file. The only file that imports h5py.
+"""Layout: where everything stands in the HDF5 file of a cache.
 
 HDF5 is asked for the structure and the small datasets. The layers and their checksums are
 contiguous and unfiltered, so they are written and read as plain bytes at their offsets.
@@ -15,7 +15,6 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
-from urllib.parse import quote, unquote
 
 import h5py
 import numpy as np
@@ -30,6 +29,18 @@ from pipeline.cache.contents import (
     Failure,
     dtype_of,
 )
+from pipeline.cache.datasets import (
+    MISREADINGS,
+    TEXT,
+    decoded,
+    encoded,
+    escaped,
+    extent_of,
+    reserve,
+    texts_of,
+    unescaped,
+    write_texts,
+)
 from pipeline.cache.seal import Extent, user_block_size
 from pipeline.cache.sheet import Sheet
 from pipeline.errors import CacheDamagedError, CacheError
@@ -37,14 +48,7 @@ from pipeline.spec import EmbeddingSpec
 
 __all__ = ["Layout", "create_layout", "read_layout"]
 
-_TEXT = h5py.string_dtype()
-_FAILURE = np.dtype([("id", _TEXT), ("reason", _TEXT), *((n, INPUT[n]) for n in INPUT.names or ())])
-_ERRORS = "surrogateescape"
-"""File names of Linux need not be UTF-8."""
-_MISREADINGS = (
-    OSError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError,
-    MemoryError,
-)  # fmt: skip
+_FAILURE = np.dtype([("id", TEXT), ("reason", TEXT), *((n, INPUT[n]) for n in INPUT.names or ())])
 _DEEPEST, _MOST = 16, 10_000
 _STEERED = ("layers", "checksums", "targets")
 _SINGLE = ("ids", "inputs", "failed")
@@ -91,10 +95,10 @@ def _create(sheet: Sheet, contents: Contents) -> Layout:
         extents, checksums = {}, {}
         for layer, width in contents.layers.items():
             dtype = dtype_of(layer, contents.specs)
-            extents[layer] = _reserve(file, f"layers/{layer}", (n_rows, width), dtype)
+            extents[layer] = reserve(file, f"layers/{layer}", (n_rows, width), dtype)
             blocks = (n_blocks(n_rows),)
-            checksums[layer] = _reserve(file, f"checksums/{layer}", blocks, np.dtype("<u8"))
-        _write_texts(file, "ids", contents.ids)
+            checksums[layer] = reserve(file, f"checksums/{layer}", blocks, np.dtype("<u8"))
+        write_texts(file, "ids", contents.ids)
         file.create_dataset("inputs", data=contents.inputs, dtype=INPUT)
         file.create_dataset("failed", data=_packed(contents.failed), dtype=_FAILURE)
         file.create_group("targets", track_order=True)  # the order of the table
@@ -122,7 +126,7 @@ def read_layout(file: BinaryIO, content: mmap.mmap) -> Layout:
             return _read(root, memoryview(content))
     except CacheError as error:
         raise CacheDamagedError(f"{file.name} is not to be trusted: {error}") from None
-    except _MISREADINGS as error:
+    except MISREADINGS as error:
         raise CacheDamagedError(
             f"{file.name} is not laid out as a cache of ours ({error}). Embed into another file."
         ) from None
@@ -138,43 +142,19 @@ def _write_attributes(file: h5py.File, contents: Contents) -> None:
     file.attrs["library_versions"] = json.dumps(contents.library_versions)
 
 
-def _reserve(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Extent:
-    """Make a contiguous dataset whose bytes are allocated but not written."""
-    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    plan.set_layout(h5py.h5d.CONTIGUOUS)
-    plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    plan.set_obj_track_times(False)  # the same contents give the same bytes
-    group, _, last = name.rpartition("/")
-    dataset = h5py.h5d.create(
-        file.require_group(group).id,
-        last.encode(),
-        h5py.h5t.py_create(dtype),
-        h5py.h5s.create_simple(shape),
-        plan,
-    )
-    return dataset.get_offset() or 0, int(np.prod(shape)) * dtype.itemsize
-
-
-def _write_texts(group: h5py.Group, name: str, texts: Any) -> h5py.Dataset:
-    encoded = np.empty(len(texts), dtype=object)
-    encoded[:] = [_encoded(text) for text in texts]
-    return group.create_dataset(name, data=encoded, dtype=_TEXT)
-
-
 def _write_column(file: h5py.File, name: str, column: Column) -> None:
-    group, escaped = file["targets"], _escaped(name)
+    group, key = file["targets"], escaped(name)
     if column.values.dtype == np.float64:
-        dataset = group.create_dataset(escaped, data=column.values, dtype="<f8")
+        dataset = group.create_dataset(key, data=column.values, dtype="<f8")
     else:
-        dataset = _write_texts(group, escaped, column.values)
+        dataset = write_texts(group, key, column.values)
     dataset.attrs["kind"] = column.kind
 
 
 def _packed(failed: tuple[Failure, ...]) -> NDArray[np.void]:
     records = np.zeros(len(failed), dtype=_FAILURE)
     for record, failure in zip(records, failed, strict=True):
-        record["id"], record["reason"] = _encoded(failure.id), _encoded(failure.reason)
+        record["id"], record["reason"] = encoded(failure.id), encoded(failure.reason)
         record["digest"] = np.frombuffer(failure.digest, np.uint8)
         record["size"], record["mtime_ns"] = failure.size, failure.mtime_ns
     return records
@@ -187,12 +167,12 @@ def _read(root: h5py.File, content: memoryview) -> Layout:
         for name, value in json.loads(root.attrs["specs"]).items()
     }
     layers, extents, checksums = {}, {}, {}
-    ids = tuple(_texts(datasets.pop("ids")))
+    ids = tuple(texts_of(datasets.pop("ids")))
     for layer in json.loads(root.attrs["layers"]):
         values, sums = datasets.pop(f"layers/{layer}"), datasets.pop(f"checksums/{layer}")
         layers[layer] = int(values.shape[1])
-        extents[layer] = _extent(values, (len(ids), layers[layer]), dtype_of(layer, specs))
-        checksums[layer] = _extent(sums, (n_blocks(len(ids)),), np.dtype("<u8"))
+        extents[layer] = extent_of(values, (len(ids), layers[layer]), dtype_of(layer, specs))
+        checksums[layer] = extent_of(sums, (n_blocks(len(ids)),), np.dtype("<u8"))
     contents = Contents(
         ids=ids,
         layers=layers,
@@ -259,14 +239,6 @@ def _check_texts(name: str, dataset: h5py.Dataset, content: memoryview) -> None:
         raise CacheError(f"{name} claims to hold more text than the file.")
 
 
-def _extent(dataset: h5py.Dataset, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Extent:
-    if dataset.shape != shape or dataset.dtype != dtype:
-        raise CacheError(
-            f"{dataset.name} is {dataset.dtype} of shape {dataset.shape}, not {dtype} of {shape}."
-        )
-    return dataset.id.get_offset() or 0, int(np.prod(shape)) * dtype.itemsize
-
-
 def _records(dataset: h5py.Dataset, dtype: np.dtype[Any]) -> NDArray[np.void]:
     if dataset.dtype != dtype or dataset.ndim != 1:
         raise CacheError(f"{dataset.name} is {dataset.dtype}, not {dtype}.")
@@ -274,14 +246,8 @@ def _records(dataset: h5py.Dataset, dtype: np.dtype[Any]) -> NDArray[np.void]:
     return records
 
 
-def _texts(dataset: h5py.Dataset) -> list[str]:
-    if h5py.check_string_dtype(dataset.dtype) is None or dataset.ndim != 1:
-        raise CacheError(f"{dataset.name} is {dataset.dtype}, not text.")
-    return [_decoded(text) for text in dataset[()]]
-
-
 def _text_array(dataset: h5py.Dataset) -> NDArray[np.object_]:
-    texts = _texts(dataset)
+    texts = texts_of(dataset)
     array = np.empty(len(texts), dtype=object)
     array[:] = texts
     return array
@@ -293,32 +259,14 @@ def _columns(root: h5py.File, datasets: dict[str, h5py.Dataset]) -> Iterator[tup
         kind = str(dataset.attrs["kind"])
         is_number = dataset.dtype == np.dtype("<f8")
         values = _records(dataset, dataset.dtype) if is_number else _text_array(dataset)
-        yield unquote(name.removeprefix("targets/"), errors=_ERRORS), Column(kind, values)
+        yield unescaped(name.removeprefix("targets/")), Column(kind, values)
 
 
 def _failure(record: Any) -> Failure:
     return Failure(
-        id=_decoded(record["id"]),
-        reason=_decoded(record["reason"]),
+        id=decoded(record["id"]),
+        reason=decoded(record["reason"]),
         digest=record["digest"].tobytes(),
         size=int(record["size"]),
         mtime_ns=int(record["mtime_ns"]),
     )
-
-
-def _encoded(text: str) -> bytes:
-    if "\0" in text:
-        raise CacheError(
-            f"{text!r} holds a NUL character, which HDF5 cannot keep. Remove it from the table."
-        )
-    return text.encode(errors=_ERRORS)
-
-
-def _decoded(text: bytes) -> str:
-    return text.decode(errors=_ERRORS)
-
-
-def _escaped(name: str) -> str:
-    """Escape a target's name: ``/`` divides groups in HDF5, and ``.`` is the group itself."""
-    escaped = quote(name, safe="", errors=_ERRORS)
-    return escaped if escaped.strip(".") else escaped.replace(".", "%2E")
