@@ -17,7 +17,7 @@ FLOORS: list[tuple[str, list[str]]] = [
     ("assemblies", ["backbones", "heads"]),
     ("extraction", ["extraction"]),
     ("model", ["model"]),
-    ("stages", ["embedding", "training", "verification"]),
+    ("stages", ["embedding", "training", "finetuning", "verification"]),
     ("the order", ["run_folder", "flow"]),
     ("doors", ["__init__", "__main__", "cli", "estimators"]),
 ]
@@ -27,6 +27,7 @@ SAME_FLOOR: set[tuple[str, str]] = {
     ("config", "spec"),
     ("memory", "errors"),
     ("verification", "embedding"),
+    ("finetuning", "training"),
     ("flow", "run_folder"),
     ("__init__", "estimators"),
     ("__main__", "cli"),

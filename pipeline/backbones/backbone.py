@@ -112,10 +112,10 @@ class Backbone:
                 own.layers[layer.name] = layer
         return own
 
-    def with_module(self, module: nn.Module) -> Self:
+    def with_module(self, module: nn.Module) -> Backbone:
         """Give a backbone of the same architecture with the weights of a tuned copy."""
         network = replace(self.network, module=module, weights=MODULE)
-        return type(self)(self.name, network, self.pooling)
+        return Backbone(self.name, network, self.pooling)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Give the state dict as arrays: what `load_backbone` takes as ``weights``."""

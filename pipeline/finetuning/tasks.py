@@ -113,9 +113,9 @@ class Task:
         elif self.kind == "number":
             own = (scores[:, 0] - goal) ** 2
         else:
-            own = functional.binary_cross_entropy_with_logits(
-                scores, goal, reduction="none"
-            ).mean(dim=1)
+            own = functional.binary_cross_entropy_with_logits(scores, goal, reduction="none").mean(
+                dim=1
+            )
         return own / self.norm
 
     def right(self, scores: Tensor, rows: Tensor) -> float:

@@ -65,6 +65,7 @@ from pipeline.heads.moments import Moments
 from pipeline.heads.problem import Problem
 from pipeline.heads.random_features import MOST_COMPONENTS, RandomFeatures
 from pipeline.heads.search import search_fusions
+from pipeline.heads.temperature import best_temperature
 
 __all__ = [
     "FORMER_STEPS",
@@ -82,6 +83,7 @@ __all__ = [
     "Moments",
     "Problem",
     "RandomFeatures",
+    "best_temperature",
     "build",
     "check_choice",
     "cross_validated",

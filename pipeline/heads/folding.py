@@ -64,6 +64,34 @@ class Folded:
             return scores
         return np.asarray(softmax(scores) if self.kind == "class" else expit(scores))
 
+    def estimator(self) -> Any:
+        """Give the map as a fitted estimator of scikit-learn, which fits another if asked to."""
+        from sklearn.linear_model import LinearRegression, LogisticRegression
+
+        if self.kind == "number":
+            return _filled(LinearRegression(), self.coef[0], float(self.intercept[0]))
+        if self.kind == "multilabel":
+            labels = [] if self.classes is None else self.classes.tolist()
+            several = SeveralLabels(LogisticRegression(), labels)
+            several.classes_, several.n_features_in_ = np.asarray(labels), self.coef.shape[1]
+            several.estimators_ = [
+                _filled(LogisticRegression(), coef[None], intercept[None], np.array([0, 1]))
+                for coef, intercept in zip(self.coef, self.intercept, strict=True)
+            ]
+            return several
+        coef, intercept = self.coef, self.intercept
+        if len(coef) == 2:
+            coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
+        return _filled(LogisticRegression(), coef, intercept, self.classes)
+
+
+def _filled(estimator: Any, coef: Any, intercept: Any, classes: Any = None) -> Any:
+    estimator.coef_, estimator.intercept_ = coef, intercept
+    estimator.n_features_in_ = coef.shape[-1]
+    if classes is not None:
+        estimator.classes_ = np.asarray(classes)
+    return estimator
+
 
 def folded(head: Any, kind: str, n_features: int, *, name: str = "") -> Folded:
     """Fold a fitted head into one affine map of the columns that it takes.

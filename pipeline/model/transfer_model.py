@@ -167,7 +167,7 @@ class TransferModel(ModelValues):
         samples = as_samples(X)
         embedded = embed_in_memory(
             samples,
-            self._specs_here(options),
+            self.specs_here(options.get("device", "auto")),
             self.layers,
             lambda name: self.backbones[name],
             own_modules=[name for name, source in self.weights.items() if source == MODULE],
@@ -195,9 +195,9 @@ class TransferModel(ModelValues):
         digests = [bytes(row) for row in store.inputs["digest"]]
         return Embedded(X, np.ones(len(store), bool), {}, digests)
 
-    def _specs_here(self, options: Mapping[str, Any]) -> dict[str, EmbeddingSpec]:
+    def specs_here(self, device: str = "auto") -> dict[str, EmbeddingSpec]:
         """Replace a precision or decoder that this machine lacks by the nearest, and say so."""
-        device, decoder = resolve_device(options.get("device", "auto")), available_decoder()
+        device, decoder = resolve_device(device), available_decoder()
         specs = {}
         for name, spec in self.specs.items():
             try:

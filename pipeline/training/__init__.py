@@ -10,9 +10,19 @@
 """
 
 from pipeline.training.evaluation import Evaluation, evaluate
-from pipeline.training.figures import no_figures
 from pipeline.training.labelled import refuse_sameness
-from pipeline.training.learning import Learnt, learn
+from pipeline.training.figures import measure, no_figures
+from pipeline.training.learning import Learnt, learn, relearn
 from pipeline.training.stage import train
 
-__all__ = ["Evaluation", "Learnt", "evaluate", "learn", "no_figures", "refuse_sameness", "train"]
+__all__ = [
+    "Evaluation",
+    "Learnt",
+    "evaluate",
+    "learn",
+    "measure",
+    "no_figures",
+    "refuse_sameness",
+    "relearn",
+    "train",
+]

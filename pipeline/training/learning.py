@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from sklearn.base import clone
+
 from pipeline.heads import (
     FUSING,
+    HEADS,
     Problem,
     build,
     check_choice,
@@ -23,7 +26,7 @@ from pipeline.heads import (
 )
 from pipeline.results import Candidate
 
-__all__ = ["Learnt", "learn"]
+__all__ = ["Learnt", "learn", "relearn"]
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +101,32 @@ def learn(
         fitted = refit(problem)
     _log.info("%s", _reason(found))
     return Learnt(fitted, tuple(found), refit)
+
+
+def relearn(head: Any, best: Candidate, problem: Problem, random_state: int = 0) -> Any:
+    """Fit the kind of head that a model has on other rows.
+
+    Parameters
+    ----------
+    head : Pipeline
+        Fitted, as it stands in a model.
+    best : Candidate
+        How it was found.
+    problem : Problem
+        The rows; its layers are those of the head.
+    random_state : int
+    """
+    weights = (value for key, value in head.get_params().items() if key.endswith("class_weight"))
+    shared: dict[str, Any] = {
+        "class_weight": next((value for value in weights if value is not None), None),
+        "random_state": random_state,
+    }
+    if is_ridge(best.head, problem.target.kind):
+        return _refit_ridge(best, shared, problem)
+    if best.head in FUSING:
+        return _refit_fusing(best, shared, problem)
+    own = best.head if best.head in HEADS else clone(head[-1])
+    return _refit(best, own, shared, problem)
 
 
 def _refit(best: Candidate, head: Any, shared: Mapping[str, Any], problem: Problem) -> Any:

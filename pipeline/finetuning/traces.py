@@ -1,0 +1,114 @@
+"""Traces: the files of a fine-tuning, beside the model that it makes."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pipeline.config import FinetuneOptions
+from pipeline.durable import write_durably
+from pipeline.finetuning.log import draw_log, log_table
+from pipeline.finetuning.rows import TuningRows
+
+if TYPE_CHECKING:
+    from pipeline.finetuning.tuned import Tuning
+    from pipeline.model import TransferModel
+
+__all__ = ["Traces"]
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Where a tuning leaves what it needs, and what the user may look at.
+
+    Parameters
+    ----------
+    model : Path
+        The model to be made.
+    key : str
+        What decides every number of this tuning: files of another are made anew.
+    kept : bool
+        Whether the log stays.
+    """
+
+    model: Path
+    key: str
+    kept: bool
+
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        model: TransferModel,
+        rows: TuningRows,
+        options: FinetuneOptions,
+        kept: bool,
+    ) -> Traces:
+        """Name the files of a tuning, and digest all that it depends on."""
+        decides = {
+            "specs": {name: spec.to_json() for name, spec in model.specs.items()},
+            "layers": list(model.layers),
+            "heads": [
+                asdict(found.fusions[0]) | {"seconds": 0} for found in model.results.values()
+            ],
+            "options": asdict(options),
+            "split": rows.split.to_json(),
+            "rows": [digest.hex() for digest in rows.digests],
+            "targets": {name: list(map(str, t.values)) for name, t in rows.targets.items()},
+        }
+        text = json.dumps(decides, sort_keys=True, default=str)
+        return cls(path, hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), kept)
+
+    @property
+    def boundary(self) -> Path:
+        """The boundary cache."""
+        return self._beside("boundary.h5")
+
+    @property
+    def state(self) -> Path:
+        """The state after the last epoch."""
+        return self._beside("state.pt")
+
+    @property
+    def log(self) -> Path:
+        """The log as a table."""
+        return self._beside("log.csv")
+
+    @property
+    def picture(self) -> Path:
+        """The log as a picture."""
+        return self._beside("log.png")
+
+    def _beside(self, suffix: str) -> Path:
+        return self.model.with_name(f"{self.model.name}.{suffix}")
+
+    def read_state(self) -> dict[str, Any] | None:
+        """Read the state of a tuning that was killed; None where there is none of this key."""
+        try:
+            state: dict[str, Any] = torch.load(self.state, weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+            return None
+        return state if state.get("key") == self.key else None
+
+    def write_state(self, state: Mapping[str, Any]) -> None:
+        """Keep the state, whole or not at all."""
+        with write_durably(self.state) as temporary:
+            torch.save({**state, "key": self.key}, temporary)
+
+    def finish(self, tuning: Tuning) -> None:
+        """Remove what only a tuning under way needs, and write its log."""
+        self.state.unlink(missing_ok=True)
+        self.boundary.unlink(missing_ok=True)
+        if self.kept:
+            header, rows = log_table(tuning)
+            with write_durably(self.log) as temporary, temporary.open("w", newline="") as file:
+                csv.writer(file).writerows([header, *rows])
+            draw_log(tuning, self.picture)
