@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote
@@ -73,10 +74,10 @@ class BoundaryContents:
         """Give rows as an array, once they and the view are known to exist."""
         chosen = np.asarray(rows, dtype=np.intp)
         if not 0 <= view < self.views:
-            raise IndexError(f"there is no view {view}: they are counted from 0 to {self.views}")
+            raise IndexError(f"there is no view {view} among {self.views}. Count views from 0.")
         if chosen.size and not 0 <= chosen.min() <= chosen.max() < len(self.ids):
             wrong = chosen[(chosen < 0) | (chosen >= len(self.ids))][0]
-            raise IndexError(f"there is no row {wrong}: they are counted from 0 to {len(self.ids)}")
+            raise IndexError(f"there is no row {wrong} among {len(self.ids)}. Count rows from 0.")
         return chosen
 
 
@@ -152,13 +153,14 @@ class BoundaryCache:
                 _refuse_full_disk(path, cls.size(len(ids), shape, layers, views))
                 remove_temporaries(path)
                 temporary = stack.enter_context(write_durably(path))
-                file = stack.enter_context(temporary.open("w+b"))
-                extents = create_boundary(file, contents)
-            writer = BoundaryWriter(path, contents, extents, file)
+                with temporary.open("wb") as file:
+                    extents = create_boundary(file, contents)
+                # Unbuffered: closing it writes nothing, so nothing fails that has not failed.
+                raw = stack.enter_context(temporary.open("r+b", buffering=0))
+            writer = BoundaryWriter(path, contents, extents, raw)
             yield writer  # an error of the block is no failure of writing
             writer.refuse_gaps()
             with failures_of_writing(path, _WAY_OUT):
-                file.flush()
                 seal(temporary, extents.values(), user_block_size(len(extents)))
                 stack.close()  # forces it to the disk and renames it
 
@@ -261,7 +263,7 @@ class BoundaryWriter:
     """Takes the values of a boundary cache; see `BoundaryCache.write`."""
 
     def __init__(
-        self, path: Path, contents: BoundaryContents, extents: Mapping[str, Extent], file: BinaryIO
+        self, path: Path, contents: BoundaryContents, extents: Mapping[str, Extent], file: FileIO
     ) -> None:
         self._path, self._contents, self._extents, self._file = path, contents, extents, file
         self._missing = np.ones((contents.views, len(contents.ids)), dtype=bool)
@@ -332,8 +334,9 @@ class BoundaryWriter:
             for run in np.split(order, ends) if len(rows) else []:
                 start = int(rows[run[0]]) * stored.shape[1] * stored.itemsize
                 self._file.seek(self._extents[name][0] + start)
-                self._file.write(stored[run].reshape(-1).view(np.uint8).data)
-            self._file.flush()
+                left = stored[run].reshape(-1).view(np.uint8).data
+                while left:
+                    left = left[self._file.write(left) :]
 
 
 def _refuse_full_disk(path: Path, needed: int) -> None:
