@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.catalog import BACKBONES
-from pipeline.backbones.device import resolve_device, resolve_precision
+from pipeline.backbones.device import native_bfloat16, resolve_device, resolve_precision
 from pipeline.backbones.engines import (
     Engine,
     EngineMemoryError,
@@ -53,6 +53,7 @@ __all__ = [
     "full_name",
     "list_backbones",
     "load_backbone",
+    "native_bfloat16",
     "prepared_engine",
     "resolve_device",
     "resolve_precision",

@@ -49,6 +49,13 @@ class TuningRows:
     targets: Mapping[str, Target]
     split: Split
 
+    def groups(self) -> list[str] | None:
+        """Give the group of every row, as the split has it."""
+        if self.split.groups is None:
+            return None
+        known = dict(zip(self.split.digests, self.split.groups, strict=True))
+        return [known[digest] for digest in self.digests]
+
 
 def find_rows(model: TransferModel, samples: SampleSet) -> TuningRows:
     """Find the training rows of a model in a source, by content, and set some aside.
