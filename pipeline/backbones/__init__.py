@@ -33,15 +33,18 @@ from pipeline.backbones.survey import Description, describe, forget, survey
 
 if TYPE_CHECKING:
     from pipeline.backbones.backbone import Backbone
+    from pipeline.backbones.graph import EmbeddingGraph, PredictingGraph
 
 __all__ = [
     "BACKBONES",
     "Backbone",
     "Description",
+    "EmbeddingGraph",
     "Engine",
     "EngineMemoryError",
     "Layer",
     "Pending",
+    "PredictingGraph",
     "PreparedGraph",
     "agreement",
     "choose_layers",
@@ -62,4 +65,8 @@ def __getattr__(name: str) -> Any:
         from pipeline.backbones.backbone import Backbone
 
         return Backbone
+    if name in ("EmbeddingGraph", "PredictingGraph"):
+        from pipeline.backbones import graph
+
+        return getattr(graph, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

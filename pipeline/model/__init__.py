@@ -5,6 +5,7 @@
     transfer_model.py  TransferModel
     networks.py        how its backbones are built again, and which travel in its file
     values.py          what it has learnt
+    torch_module.py    networks and linear heads as one torch module
     in_memory.py       inputs to a matrix in memory
     predictions.py     predictions as a table
     persistence.py     a model to its file and back
