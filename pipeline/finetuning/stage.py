@@ -23,12 +23,12 @@ from pipeline.finetuning.judging import Chosen, choose_weights
 from pipeline.finetuning.looking import Looking
 from pipeline.finetuning.network import TunableNetwork
 from pipeline.finetuning.rows import TuningRows, find_rows
-from pipeline.finetuning.start import Start, refuse_curved
+from pipeline.finetuning.start import Start
 from pipeline.finetuning.traces import Traces
 from pipeline.finetuning.training import Trained, scores_of, trained
 from pipeline.finetuning.tuned import TunedBackbone, Tuning
 from pipeline.inputs import View
-from pipeline.model import TransferModel
+from pipeline.model import TransferModel, folded_heads
 from pipeline.samples import SampleSet
 
 __all__ = ["finetune"]
@@ -94,7 +94,7 @@ def finetune(
     'tuned'
     """
     chosen = FinetuneOptions(blocks=blocks, **options)
-    refuse_curved(model)
+    folded_heads(model)  # refuses those that are not linear, before anything is computed
     backbone = _only_backbone(model)
     device = resolve_device(chosen.device)
     cut = Cut(backbone, [name.rpartition("/")[2] for name in model.layers], chosen.blocks, device)

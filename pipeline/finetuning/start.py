@@ -19,7 +19,7 @@ from pipeline.heads import Folded, Problem, folded
 from pipeline.model import TransferModel
 from pipeline.training import relearn
 
-__all__ = ["Start", "refuse_curved"]
+__all__ = ["Start"]
 
 _log = logging.getLogger(__name__)
 
@@ -95,13 +95,6 @@ class Start:
             mirrored, plain, "mirrored too" if allowed else "not mirrored",
         )  # fmt: skip
         return allowed
-
-
-def refuse_curved(model: TransferModel) -> None:
-    """Refuse heads that are not linear in the layers, before anything is computed."""
-    for name, head in model.heads.items():
-        called = f"of the target {name!r}, {model.results[name].head},"
-        folded(head, model.results[name].kind, sum(model.layers.values()), name=called)
 
 
 def _refitted(

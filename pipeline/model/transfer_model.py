@@ -18,12 +18,14 @@ from pipeline.inputs import available_decoder
 from pipeline.model.in_memory import Embedded, embed_in_memory
 from pipeline.model.networks import MODULE, checked, given_backbones, rebuilt
 from pipeline.model.persistence import load_model, save_model
+from pipeline.model.torch_module import folded_heads, torch_module
 from pipeline.model.values import ModelValues
 from pipeline.samples import SampleSet
 from pipeline.spec import EmbeddingSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import nn
 
 __all__ = ["TransferModel"]
 
@@ -210,6 +212,30 @@ class TransferModel(ModelValues):
                 spec = dataclasses.replace(spec, decoder=decoder)
             specs[name] = spec
         return specs
+
+    def to_torch(self) -> nn.Module:
+        """Make one torch module of networks and heads, from 8-bit pictures to predictions.
+
+        It is in evaluation mode with frozen parameters, shares nothing with this model, and can
+        be exported: ``torch.onnx.export(module, (pictures,), "model.onnx",
+        dynamic_shapes=[{0: "batch"}])``. It computes in float32, whatever the precision of
+        `predict` is, and rounds vectors as the model's cache did.
+
+        Returns
+        -------
+        nn.Module
+            Takes a uint8 tensor of shape (batch, height, width, 3): RGB, resized to its
+            ``image_size``, not normalised. Gives the probabilities of the classes (batch,
+            n_classes) or labels (batch, n_labels), or the number (batch,); where the model has
+            several targets, a tuple of these in the order of its ``targets``.
+
+        Raises
+        ------
+        OptionError
+            When a head is not linear in the layers, or the networks look at different pictures.
+        """
+        maps = folded_heads(self)  # before networks are built: it may refuse
+        return torch_module(self, maps, self.backbones)
 
     def save(self, path: str | Path) -> None:
         """Write the model file; one that stands there is replaced by one rename."""
