@@ -159,10 +159,9 @@ def _refuse_labels(samples: SampleSet, options: TrainOptions) -> None:
 
 
 def _targets(samples: SampleSet, options: TrainOptions) -> list[Target]:
-    names = [options.target] if options.target is not None else []
     besides = {name for name in (options.group, options.split_column) if name}
     kinds = parse_target_kinds(options.target_kind)
-    return list(samples.choose_targets(names, kinds, besides=besides).values())
+    return list(samples.choose_targets(options.target, kinds, besides=besides).values())
 
 
 def _refuse_fusion(samples: SampleSet, options: TrainOptions, layers: Mapping[str, int]) -> None:

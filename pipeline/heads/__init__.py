@@ -19,6 +19,7 @@ Ridge over layers, from the ground up::
 
     moments.py           sums over rows that all of it follows from
     linear_map.py        a fusion, as what it does to columns
+    sharing.py           what targets with the same labelled rows have in common
     ridge_rows.py        the problem: rows or their moments
     spectrum.py          its eigenvectors; every row left out, for every strength
     labels.py            labels as columns
@@ -63,6 +64,7 @@ from pipeline.heads.moments import Moments
 from pipeline.heads.problem import Problem
 from pipeline.heads.random_features import MOST_COMPONENTS, RandomFeatures
 from pipeline.heads.search import search_fusions
+from pipeline.heads.sharing import Sharing
 
 __all__ = [
     "FORMER_STEPS",
@@ -79,6 +81,7 @@ __all__ = [
     "Moments",
     "Problem",
     "RandomFeatures",
+    "Sharing",
     "build",
     "check_choice",
     "cross_validated",

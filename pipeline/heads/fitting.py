@@ -146,6 +146,7 @@ def fit_ridge(
         random_state=random_state,
         most=problem.most_rows,
         everywhere=False,
+        sharing=problem.sharing,
     )
     found = [Candidate.from_json({"head": "ridge"} | row) for row in table]
     return _alone(winner.narrowed(list(layers or found[0].layers))), found

@@ -28,6 +28,7 @@ from pipeline.heads.looking import (
     refuse_whole_families,
 )
 from pipeline.heads.ridge_rows import RidgeRows
+from pipeline.heads.sharing import Sharing
 from pipeline.heads.solving import Fit, solved
 from pipeline.heads.stream import Stream
 from pipeline.processors import one_thread
@@ -138,6 +139,7 @@ class LayerRidge(BaseEstimator):
         solve: Solve | None = None,
         most: int = MOST_ROWS,
         everywhere: bool = True,
+        sharing: Sharing | None = None,
     ) -> Self:
         """Fit on labels that are known and rows that come in passes.
 
@@ -153,6 +155,8 @@ class LayerRidge(BaseEstimator):
             Rows that are kept to be left out.
         everywhere : bool
             Whether to go over the data once more, for the rows that are not kept.
+        sharing : Sharing, optional
+            What other targets of the same rows have left, and what is left for others.
         """
         self.stream_ = None
         layers = resolve_slices(self.layer_slices, self.n_features_in_, whole=True)
@@ -163,8 +167,9 @@ class LayerRidge(BaseEstimator):
         self.fusion_ = self._called()
         with one_thread(len(y) <= _FEW_ROWS):
             prepared = prepared_rows(
-                passes, labels.Y, labels.weight, families, random_state=self._seed(), most=most
-            )
+                passes, labels.Y, labels.weight, families,
+                random_state=self._seed(), most=most, sharing=sharing,
+            )  # fmt: skip
             here = labels.judge.subset(prepared.looked_at)
             fit = (solve or self._solved)(prepared.rows, here, layers)
             self._settle(fit, prepared.rows, here, layers)
