@@ -56,6 +56,7 @@ from pipeline.heads.fitting import (
     is_ridge,
     makeable,
     resolved_head,
+    widened,
 )
 from pipeline.heads.former import FORMER_STEPS
 from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
@@ -93,4 +94,5 @@ __all__ = [
     "makeable",
     "resolved_head",
     "search_fusions",
+    "widened",
 ]

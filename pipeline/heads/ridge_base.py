@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 
@@ -193,6 +193,22 @@ class LayerRidge(BaseEstimator):
         own.n_features_in_ = ends[-1]
         own.coef_ = self.coef_[..., np.concatenate([np.arange(*spans[name]) for name in layers])]
         own._forget()
+        return own
+
+    def widened(self, layer_slices: Mapping[str, slice]) -> Self:
+        """Give a copy that takes more layers, and finds its own among them.
+
+        Parameters
+        ----------
+        layer_slices : dict of str to slice
+            Columns of every layer of the wider ``X``; those of new layers count nothing.
+        """
+        own = copy(self)
+        own.layer_slices = dict(layer_slices)
+        own.n_features_in_ = max(one.stop for one in layer_slices.values())
+        own.coef_ = np.zeros((*self.coef_.shape[:-1], own.n_features_in_))
+        for name, span in resolve_slices(self.layer_slices, self.n_features_in_).items():
+            own.coef_[..., layer_slices[name]] = self.coef_[..., slice(*span)]
         return own
 
     def _solved(self, rows: RidgeRows, judge: Judge, layers: Layers) -> Fit:
