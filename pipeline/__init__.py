@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from pipeline.backbones import load_backbone
     from pipeline.cache import EmbeddingStore
     from pipeline.embedding import embed
-    from pipeline.estimators import LayerEmbedder, TransferClassifier, TransferRegressor
+    from pipeline.estimators import (
+        LayerEmbedder,
+        MultiTaskTransfer,
+        TransferClassifier,
+        TransferRegressor,
+    )
     from pipeline.flow import run
     from pipeline.model import TransferModel
     from pipeline.samples import SampleSet
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "EmbeddingStore": "pipeline.cache",
     "LayerEmbedder": "pipeline.estimators",
+    "MultiTaskTransfer": "pipeline.estimators",
     "SampleSet": "pipeline.samples",
     "TransferClassifier": "pipeline.estimators",
     "TransferModel": "pipeline.model",
@@ -51,6 +57,7 @@ _HOMES = {
 __all__ = [
     "EmbeddingStore",
     "LayerEmbedder",
+    "MultiTaskTransfer",
     "SampleSet",
     "TransferClassifier",
     "TransferModel",

@@ -13,19 +13,30 @@
 """
 
 from pipeline.training.evaluation import Evaluation, evaluate
-from pipeline.training.figures import no_figures
+from pipeline.training.figures import measure, no_figures
 from pipeline.training.labelled import refuse_sameness
 from pipeline.training.learning import Learnt
+from pipeline.training.memory import MemoryPlan
 from pipeline.training.stage import train
-from pipeline.training.tasks import Task, learn_tasks, refuse_fusions, refuse_heads, united
+from pipeline.training.tasks import (
+    Task,
+    learn_tasks,
+    plan_tasks,
+    refuse_fusions,
+    refuse_heads,
+    united,
+)
 
 __all__ = [
     "Evaluation",
     "Learnt",
+    "MemoryPlan",
     "Task",
     "evaluate",
     "learn_tasks",
+    "measure",
     "no_figures",
+    "plan_tasks",
     "refuse_fusions",
     "refuse_heads",
     "refuse_sameness",

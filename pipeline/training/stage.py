@@ -11,23 +11,20 @@ import numpy as np
 
 from pipeline.cache import EmbeddingStore
 from pipeline.config import TrainOptions
-from pipeline.heads import MOST_COMPONENTS
 from pipeline.model import TransferModel, travelling_states
 from pipeline.results import TargetResults
 from pipeline.samples import Part
 from pipeline.training.figures import measure, no_figures
 from pipeline.training.labelled import Labelled, labelled_rows
 from pipeline.training.learning import Learnt
-from pipeline.training.memory import MemoryPlan, plan_memory
-from pipeline.training.rows import pieces_of, problems_of, rows_of_all
+from pipeline.training.rows import pieces_of, problems_of
 from pipeline.training.tasks import (
     Task,
-    groups_of,
     learn_tasks,
+    plan_tasks,
     refuse_fusions,
     refuse_heads,
     refuse_unlearnable,
-    side_by_side,
     united,
 )
 
@@ -114,7 +111,8 @@ def train(
     refuse_heads(targets, head, class_weight)
     refuse_fusions(targets, options.fusion, head, chosen)
     every = {name: _together(task, tests[name]) for name, task in tasks.items()}
-    plan = _plan(store, chosen, every if options.refit else tasks, head, options)
+    width = sum(store.layers[name] for name in chosen)
+    plan = plan_tasks(every if options.refit else tasks, width, head, options.memory)
     learnt = learn_tasks(
         tasks,
         problems_of(store, chosen, labelled.groups, tasks, plan),
@@ -180,29 +178,6 @@ def _present(rows: NDArray[np.int64], target: Target) -> NDArray[np.int64]:
 
 def _together(task: Task, test: Task) -> Task:
     return replace(task, rows=np.sort(np.concatenate([task.rows, test.rows])))
-
-
-def _plan(
-    store: EmbeddingStore,
-    layers: Sequence[str],
-    tasks: Mapping[str, Task],
-    head: Any,
-    options: TrainOptions,
-) -> MemoryPlan:
-    width = sum(store.layers[name] for name in layers)
-    if options.head == "best":
-        width = max(width, MOST_COMPONENTS)
-    n_samples, groups = len(rows_of_all(tasks.values())), groups_of(tasks)
-    sizes = [len(task.rows) for task in tasks.values()]
-    return plan_memory(
-        n_samples,
-        width,
-        max(1, *(len(task.target.classes) for task in tasks.values())),
-        options.memory,
-        parts=[size for size in sizes if size < n_samples],
-        side_by_side=side_by_side(tasks, head),
-        keeping=len(groups) < len(tasks),
-    )
 
 
 def _measured(store: EmbeddingStore, learnt: Learnt, test: Task) -> Mapping[str, float | None]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, OptionError
 from pipeline.heads import (
+    MOST_COMPONENTS,
     Problem,
     Sharing,
     check_choice,
@@ -23,6 +24,8 @@ from pipeline.heads import (
 from pipeline.processors import one_thread, usable_processors
 from pipeline.training.labelled import refuse_sameness
 from pipeline.training.learning import Learnt, learn
+from pipeline.training.memory import MemoryPlan, plan_memory
+from pipeline.training.rows import rows_of_all
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,10 +37,10 @@ __all__ = [
     "Task",
     "groups_of",
     "learn_tasks",
+    "plan_tasks",
     "refuse_fusions",
     "refuse_heads",
     "refuse_unlearnable",
-    "side_by_side",
     "united",
 ]
 
@@ -110,16 +113,35 @@ def groups_of(tasks: Mapping[str, Task]) -> list[list[str]]:
     return list(groups.values())
 
 
-def side_by_side(tasks: Mapping[str, Task], head: Any) -> int:
+def plan_tasks(
+    tasks: Mapping[str, Task], n_features: int, head: Any, memory: str | None = None
+) -> MemoryPlan:
+    """Plan the memory for some tasks; parameters as for `plan_memory`."""
+    n_samples = len(rows_of_all(tasks.values()))
+    sizes = [len(task.rows) for task in tasks.values()]
+    if isinstance(head, str) and head == "best":
+        n_features = max(n_features, MOST_COMPONENTS)
+    return plan_memory(
+        n_samples,
+        n_features,
+        max(1, *(len(task.target.classes) for task in tasks.values())),
+        memory,
+        parts=[size for size in sizes if size < n_samples],
+        side_by_side=_side_by_side(tasks, head),
+        keeping=len(groups_of(tasks)) < len(tasks),
+    )
+
+
+def _side_by_side(tasks: Mapping[str, Task], head: Any) -> int:
     """Say how many groups of tasks are best trained at the same time, a thread each.
 
     Only ridge: other heads count their own threads, or change what all threads share. Where
     processors are many and rows too, linear algebra makes better use of them by itself.
     """
-    groups, processors = len(groups_of(tasks)), usable_processors()
-    if not all(is_ridge(resolved_head(head, one.target.kind), one.target.kind)
-               for one in tasks.values()):  # fmt: skip
+    kinds = {task.target.kind for task in tasks.values()}
+    if not all(is_ridge(resolved_head(head, kind), kind) for kind in kinds):
         return 1
+    groups, processors = len(groups_of(tasks)), usable_processors()
     many = max(len(task.rows) for task in tasks.values()) > _FEW_ROWS
     return 1 if many and processors > 2 * groups else min(groups, processors)
 
