@@ -30,7 +30,12 @@ if TYPE_CHECKING:
     from pipeline.backbones import load_backbone
     from pipeline.cache import EmbeddingStore
     from pipeline.embedding import embed
-    from pipeline.estimators import LayerEmbedder, TransferClassifier, TransferRegressor
+    from pipeline.estimators import (
+        LayerEmbedder,
+        MultiTaskTransfer,
+        TransferClassifier,
+        TransferRegressor,
+    )
     from pipeline.finetuning import finetune
     from pipeline.flow import run, tune
     from pipeline.model import TransferModel
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "EmbeddingStore": "pipeline.cache",
     "LayerEmbedder": "pipeline.estimators",
+    "MultiTaskTransfer": "pipeline.estimators",
     "SampleSet": "pipeline.samples",
     "TransferClassifier": "pipeline.estimators",
     "TransferModel": "pipeline.model",
@@ -55,6 +61,7 @@ _HOMES = {
 __all__ = [
     "EmbeddingStore",
     "LayerEmbedder",
+    "MultiTaskTransfer",
     "SampleSet",
     "TransferClassifier",
     "TransferModel",

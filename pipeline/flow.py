@@ -15,11 +15,11 @@ from pipeline.config import EmbedOptions, TrainOptions, parse_target_kinds
 from pipeline.embedding import EmbeddingJob, Summary
 from pipeline.errors import CacheMismatchError, InputError, UnknownNameError
 from pipeline.finetuning import Outcome, compared, finetune
-from pipeline.heads import FUSING, check_choice, make_head
+from pipeline.heads import FUSING
 from pipeline.model import TransferModel, heldout_table, write_table
 from pipeline.results import results_json
 from pipeline.run_folder import RunFolder
-from pipeline.training import refuse_sameness, train
+from pipeline.training import refuse_fusions, refuse_heads, refuse_sameness, train
 
 if TYPE_CHECKING:
     from pipeline.samples import SampleSet, Target
@@ -185,24 +185,22 @@ def _refuse_labels(samples: SampleSet, options: TrainOptions) -> None:
     for kind, name in (("group", options.group), ("split column", options.split_column)):
         if name is not None and name not in samples.columns:
             raise UnknownNameError(kind, name, list(samples.columns))
-    for target in _targets(samples, options):
+    targets = _targets(samples, options)
+    for target in targets.values():
         refuse_sameness(target)
-        if options.head != "auto":
-            weight = None if options.class_weight == "none" else options.class_weight
-            make_head(options.head, target.kind, class_weight=weight)
+    weight = None if options.class_weight == "none" else options.class_weight
+    refuse_heads(targets, options.head, weight)
 
 
-def _targets(samples: SampleSet, options: TrainOptions) -> list[Target]:
-    names = [options.target] if options.target is not None else []
+def _targets(samples: SampleSet, options: TrainOptions) -> dict[str, Target]:
     besides = {name for name in (options.group, options.split_column) if name}
     kinds = parse_target_kinds(options.target_kind)
-    return list(samples.choose_targets(names, kinds, besides=besides).values())
+    return samples.choose_targets(options.target, kinds, besides=besides)
 
 
 def _refuse_fusion(samples: SampleSet, options: TrainOptions, layers: Mapping[str, int]) -> None:
     """Refuse a fusion that does not exist, or a layer that will not be there."""
-    for target in _targets(samples, options):
-        check_choice(options.fusion, options.head, target.kind, list(layers))
+    refuse_fusions(_targets(samples, options), options.fusion, options.head, list(layers))
 
 
 def _trained(store: EmbeddingStore, options: TrainOptions, layers: list[str]) -> TransferModel:
@@ -237,6 +235,12 @@ def _embedded_as(store: EmbeddingStore, layers: list[str]) -> dict[str, Any]:
 
 def _trained_as(model: TransferModel) -> dict[str, Any]:
     """Say what the options of stage 2 became."""
-    ((target, results),) = model.results.items()
-    fusion = "auto" if results.head in FUSING else results.fusion
-    return {"target": target, "fusion": fusion, "head": results.head}
+    found = list(model.results.values())
+    heads, fusions = {one.head for one in found}, {one.fusion for one in found}
+    became: dict[str, Any] = {"target": tuple(model.results)}
+    # What each target chose for itself stays open: the same run chooses the same again.
+    if len(heads) == 1:
+        became["head"] = found[0].head
+    if len(fusions) == 1:
+        became["fusion"] = "auto" if heads <= set(FUSING) else found[0].fusion
+    return became

@@ -27,6 +27,9 @@ _NO_MATTER = frozenset(
 )
 """Options that change no number: they may differ from one run to the next."""
 
+_ONE_OR_SEVERAL = frozenset({"target"})
+"""Options that are written as a text where they hold only one, as most runs have."""
+
 _Tables = dict[str, Any]
 """What ``config.toml`` holds: the tables ``embed`` and ``train``, and `GIVEN`."""
 
@@ -85,7 +88,9 @@ class RunFolder:
         """Write down what every option that was left open became."""
         tables = self._recorded()
         for name, resolved in (("embed", embed), ("train", train)):
-            became = {_key(option): value for option, value in resolved.items() if value}
+            became = {
+                _key(option): _plain(option, value) for option, value in resolved.items() if value
+            }
             tables[name] = _in_order(name, tables[name] | became)
         self._write_config(tables)
 
@@ -142,7 +147,7 @@ def _tables(embed: EmbedOptions, train: TrainOptions) -> _Tables:
         for field in dataclasses.fields(options):
             value = getattr(options, field.name)
             if value not in (None, ()):
-                tables[table][_key(field.name)] = _plain(value)
+                tables[table][_key(field.name)] = _plain(field.name, value)
             if value != field.default:
                 given.append(_key(field.name))
     return {GIVEN: ", ".join(given), **tables}
@@ -157,8 +162,8 @@ def _key(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _plain(value: Any) -> Any:
+def _plain(option: str, value: Any) -> Any:
     """Give what TOML can hold; a path so that it holds from any folder."""
     if isinstance(value, tuple):
-        return list(value)
+        return value[0] if option in _ONE_OR_SEVERAL and len(value) == 1 else list(value)
     return str(value.resolve()) if isinstance(value, Path) else value

@@ -58,8 +58,7 @@ def run(
     if json:
         show_json(finished.to_json())
         return 0
-    for results in finished.model.results.values():
-        say_doubts(results, train.seed)
+    say_doubts(finished.model.results, train.seed)
     say(f"next: pipeline predict {finished.path} NEW")
     show_figures(finished.model.results, finished.path)
     return 0

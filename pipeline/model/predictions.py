@@ -205,26 +205,33 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def heldout_table(model: TransferModel, store: EmbeddingStore) -> tuple[list[str], list[list[str]]]:
-    """Give header and rows of the held-out predictions of a model's first target.
+    """Give header and rows of the held-out predictions of a model.
 
     Columns are ``id``, ``label``, ``prediction`` and, but for a number, the probability of
-    each class. A model that was refitted on all rows has none that are held out.
+    each class. Of several targets every held-out row has a line for each that it has a label
+    of, its name in the column ``target``; their classes differ, so there are no probabilities.
+    A model that was refitted on all rows has none that are held out.
     """
-    target, head = next(iter(model.heads.items()))
-    kind = model.results[target].kind
-    header = ["id", "label", "prediction", *(class_names(head) if kind != "number" else [])]
-    column = store.targets[target]
-    truth = Target.decide(target, column.values, kind, store.ids)
+    several = len(model.heads) > 1
+    first = next(iter(model.heads))
+    proba = not several and model.results[first].kind != "number"
+    classes = class_names(model.heads[first]) if proba else []
+    header = ["id", *(["target"] if several else []), "label", "prediction", *classes]
     if model.split is None:
         return header, []
-    rows = model.split.rows(store.ids, "test")
-    rows = rows[truth.present[rows]]
-    X, _ = store.matrix(list(model.layers), rows)
-    answers = head_rows(head, kind, X, proba=kind != "number")
-    return header, [
-        [store.ids[row], _label(column.values[row]), *cells]
-        for row, cells in zip(rows, answers, strict=True)
-    ]
+    every = model.split.rows(store.ids, "test")
+    X, _ = store.matrix(list(model.layers), every)
+    lines: list[tuple[int, list[str]]] = []
+    for target, head in model.heads.items():
+        kind, column = model.results[target].kind, store.targets[target]
+        present = Target.decide(target, column.values, kind, store.ids).present[every]
+        answers = head_rows(head, kind, X[present], proba=proba)
+        named = [target] if several else []
+        lines += [
+            (int(row), [store.ids[row], *named, _label(column.values[row]), *cells])
+            for row, cells in zip(every[present], answers, strict=True)
+        ]
+    return header, [line for _, line in sorted(lines, key=lambda one: one[0])]
 
 
 def _label(value: Any) -> str:

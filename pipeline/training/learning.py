@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -27,8 +26,6 @@ from pipeline.heads import (
 from pipeline.results import Candidate
 
 __all__ = ["Learnt", "learn", "relearn"]
-
-_log = logging.getLogger(__name__)
 
 _CALLED = {"cv": "cross-validation", "loo": "leave-one-out"}
 
@@ -55,6 +52,10 @@ class Learnt:
     def best(self) -> Candidate:
         """The candidate that won."""
         return self.candidates[0]
+
+    def reason(self) -> str:
+        """Say what was chosen and why."""
+        return _reason(self.candidates)
 
 
 def learn(
@@ -99,7 +100,6 @@ def learn(
         found = [scored, *searched]
         refit = partial(_refit, scored, head, shared)
         fitted = refit(problem)
-    _log.info("%s", _reason(found))
     return Learnt(fitted, tuple(found), refit)
 
 
@@ -146,8 +146,7 @@ def _refit_fusing(best: Candidate, shared: Mapping[str, Any], problem: Problem) 
     return fit_fusing(problem.restricted(best.layers), best.head, **shared)[0]
 
 
-def _reason(found: list[Candidate]) -> str:
-    """Say what was chosen and why."""
+def _reason(found: Sequence[Candidate]) -> str:
     first, tied = found[0], [one.fusion for one in found[1:] if one.tied]
     said = f"{first.fusion} + {first.head}: {_scored(first)}"
     if len(found) == 1:
