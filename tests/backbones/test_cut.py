@@ -225,7 +225,8 @@ def test_the_values_of_the_entrance_are_those_of_the_boundary_in_their_order():
     assert list(tapped.layers) == ["low", "middle", "middle.whole", "high", "top"]
     assert list(backbone.layers) == TAPS
     values = eager(tapped, layers=["middle.whole"]).embed(BATCH)
-    np.testing.assert_allclose(values.reshape(5, *own.entrance_shape), entering(own, backbone), atol=1e-5)
+    maps = values.reshape(5, *own.entrance_shape)
+    np.testing.assert_allclose(maps, entering(own, backbone), atol=1e-5)
 
 
 class Skipping(ThreeBlocks):
