@@ -107,7 +107,7 @@ def finetune(
         spec = model.specs_here(device)[backbone.name]
         looking = Looking(backbone, spec, model.layers, device, progress)
         tuning = _Stage(model, cut, looking, rows, chosen, traces).run()
-    return TunedBackbone.of(backbone, tuning, cut.module if tuning.kept == "tuned" else None)
+    return TunedBackbone.of(backbone, tuning)
 
 
 def _only_backbone(model: TransferModel) -> Backbone:
@@ -203,14 +203,17 @@ class _Stage:
             len(judge.rows), before.sum(), after.sum(), round(100 * found.share),
             "tuned is kept" if better else "not better by a standard error, frozen is kept",
         )  # fmt: skip
-        temperatures = map(judge.temperature, judge.tasks, found.scores)
-        heads = dict(zip(start.heads, network.folded(list(temperatures)), strict=True))
+        temperatures = list(map(judge.temperature, judge.tasks, found.scores))
         return Tuning(
             kept="tuned" if better else "frozen",
-            heads=heads if better else {},
+            candidate=self.looking.backbone.with_module(self.cut.module),
+            candidate_heads=dict(zip(start.heads, network.folded(temperatures), strict=True)),
+            frozen_heads=dict(start.heads),
             validation_ids=tuple(self.rows.samples.ids[row] for row in self.rows.validation),
+            n_train={task.name: task.labelled(self.rows.train) for task in judge.tasks},
             frozen_loss=float(before.sum()),
             tuned_loss=float(after.sum()),
+            figures=judge.figures(found.scores),
             share=found.share,
             epochs=done.epochs,
             best_epoch=done.best_epoch,

@@ -16,12 +16,13 @@
 
 from pipeline.model.file import read_model_file
 from pipeline.model.in_memory import Embedded, embed_in_memory
-from pipeline.model.networks import rebuilt, travelling_states
+from pipeline.model.networks import MODULE, rebuilt, travelling_states
 from pipeline.model.predictions import heldout_table, predictions_table, write_table
 from pipeline.model.torch_module import folded_heads
 from pipeline.model.transfer_model import TransferModel, as_samples, spread
 
 __all__ = [
+    "MODULE",
     "Embedded",
     "TransferModel",
     "as_samples",

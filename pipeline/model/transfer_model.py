@@ -79,7 +79,8 @@ class TransferModel(ModelValues):
     def _backbone(self, name: str, spec: EmbeddingSpec) -> Backbone:
         if name in self.given:
             return checked(self.given[name], spec)
-        return rebuilt(spec, self.states.get(name, self.weights.get(name, "default")))
+        source = self.weights.get(name, "default")
+        return rebuilt(spec, source if source == MODULE else self.states.get(name, source))
 
     def predict(
         self,
@@ -268,7 +269,7 @@ class TransferModel(ModelValues):
         """
         model = cls(**vars(load_model(Path(path), tuple(trusted))))
         if backbone is not None:
-            model.given = given_backbones(backbone, model.specs, list(model.layers))
+            model.given = given_backbones(backbone, model.specs, list(model.layers), model.states)
         return model
 
 
