@@ -14,6 +14,7 @@ from pipeline.cache import CacheLock, EmbeddingStore
 from pipeline.config import EmbedOptions, TrainOptions, parse_target_kinds
 from pipeline.embedding import EmbeddingJob, Summary
 from pipeline.errors import CacheMismatchError, InputError, UnknownNameError
+from pipeline.finetuning import Outcome, compared, finetune
 from pipeline.heads import FUSING, check_choice, make_head
 from pipeline.model import TransferModel, heldout_table, write_table
 from pipeline.results import results_json
@@ -23,7 +24,7 @@ from pipeline.training import refuse_sameness, train
 if TYPE_CHECKING:
     from pipeline.samples import SampleSet, Target
 
-__all__ = ["Finished", "run"]
+__all__ = ["Finished", "run", "tune", "tuned"]
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +115,39 @@ def run(
     finished = Finished(model, folder.model, summary, time.perf_counter() - began)
     folder.write_metrics(finished.to_json())
     return finished
+
+
+def tune(
+    model: TransferModel, samples: SampleSet, blocks: int = 2, **options: Any
+) -> TransferModel:
+    """Train the top blocks of a model's network, and give the model that serves better.
+
+    Parameters
+    ----------
+    model, samples, blocks, **options
+        As for `pipeline.finetuning.finetune`.
+
+    Returns
+    -------
+    TransferModel
+        With the tuned network inside, measured on the rows that the model holds out; or the
+        model that came in, unchanged, where the tuned network is not better.
+
+    Examples
+    --------
+    >>> from pipeline import SampleSet, TransferModel, tune
+    >>> model = TransferModel.load("out/model.safetensors")  # doctest: +SKIP
+    >>> better = tune(model, SampleSet.from_folder("photos"))  # doctest: +SKIP
+    >>> better.save("tuned.safetensors")  # doctest: +SKIP
+    """
+    return tuned(model, samples, blocks, **options).model
+
+
+def tuned(model: TransferModel, samples: SampleSet, blocks: int = 2, **options: Any) -> Outcome:
+    """Do what `tune` does, and give the figures of both networks with the model."""
+    backbone = finetune(model, samples, blocks, **options)
+    shown = {name: options[name] for name in ("device", "progress") if name in options}
+    return compared(model, samples, backbone, **shown)
 
 
 def _prepared(
