@@ -36,6 +36,9 @@ class MultiTaskTransfer(Transfers):
     fusion, head
         As for `TransferClassifier`, for every target; ``"auto"`` is found for each by itself.
     class_weight : {"balanced", None}
+    finetune_blocks : int
+        How many blocks of the network are trained after the head, see `pipeline.tune`; 0 leaves
+        it frozen.
         Of the targets that have classes.
     kinds : dict of str to {"class", "multilabel", "number"}, optional
         Kinds of targets whose values do not say it.
@@ -72,6 +75,7 @@ class MultiTaskTransfer(Transfers):
         fusion: str = "auto",
         head: Any = "auto",
         class_weight: str | None = None,
+        finetune_blocks: int = 0,
         kinds: Mapping[str, str] | None = None,
         cache_dir: str | Path | None = None,
         batch_size: int | str = "auto",
@@ -88,6 +92,7 @@ class MultiTaskTransfer(Transfers):
             resize=resize,
             fusion=fusion,
             head=head,
+            finetune_blocks=finetune_blocks,
             cache_dir=cache_dir,
             batch_size=batch_size,
             device=device,

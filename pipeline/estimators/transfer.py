@@ -69,6 +69,9 @@ class TransferClassifier(ClassifierMixin, _OneTarget):
     head : str or estimator
         ``"auto"``, a key of `pipeline.heads.HEADS`, or any scikit-learn classifier.
     class_weight : {"balanced", None}
+    finetune_blocks : int
+        How many blocks of the network are trained after the head, see `pipeline.tune`; 0 leaves
+        it frozen.
     on_bad_input : {"fail", "skip"}
         ``skip`` leaves an unreadable picture out of fit, and predicts None for it.
     random_state : int
@@ -102,6 +105,7 @@ class TransferClassifier(ClassifierMixin, _OneTarget):
         fusion: str = "auto",
         head: Any = "auto",
         class_weight: str | None = None,
+        finetune_blocks: int = 0,
         cache_dir: str | Path | None = None,
         batch_size: int | str = "auto",
         device: str = "auto",
@@ -117,6 +121,7 @@ class TransferClassifier(ClassifierMixin, _OneTarget):
             resize=resize,
             fusion=fusion,
             head=head,
+            finetune_blocks=finetune_blocks,
             cache_dir=cache_dir,
             batch_size=batch_size,
             device=device,

@@ -14,10 +14,11 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from pipeline.embedding import Fetched
 from pipeline.errors import InputError, OptionError
 from pipeline.estimators.embedder import Embeds
+from pipeline.flow import tune
 from pipeline.heads import Problem
 from pipeline.model import TransferModel
 from pipeline.results import TargetResults
-from pipeline.samples import Split, Target
+from pipeline.samples import SampleSet, Split, Target
 from pipeline.training import (
     Learnt,
     MemoryPlan,
@@ -52,6 +53,7 @@ class Transfers(Embeds):
         resize: str = "crop",
         fusion: str = "auto",
         head: Any = "auto",
+        finetune_blocks: int = 0,
         cache_dir: str | Path | None = None,
         batch_size: int | str = "auto",
         device: str = "auto",
@@ -66,6 +68,7 @@ class Transfers(Embeds):
         self.resize = resize
         self.fusion = fusion
         self.head = head
+        self.finetune_blocks = finetune_blocks
         self.cache_dir = cache_dir
         self.batch_size = batch_size
         self.device = device
@@ -84,6 +87,7 @@ class Transfers(Embeds):
     ) -> Self:
         """Train a head for every target, on the rows that have a label and could be read."""
         check_consistent_length(X, sample_weight, groups)
+        self._refuse_weights(sample_weight)
         tasks = {name: _task(target, fetched) for name, target in targets.items()}
         class_weight = getattr(self, "class_weight", None)
         refuse_heads(targets, self.head, class_weight)
@@ -114,11 +118,36 @@ class Transfers(Embeds):
             beside=plan.side_by_side,
             keeping=plan.keeping,
         )
-        self.model_ = self._model(learnt, tasks, fetched)
+        self.model_ = self._model(learnt, tasks, fetched, groups)
+        if self.finetune_blocks:
+            self.model_ = self._tuned(_safe_indexing(X, readable), tasks)
         return self
 
+    def _refuse_weights(self, sample_weight: Any) -> None:
+        if self.finetune_blocks < 0:
+            raise OptionError(
+                f"finetune_blocks is {self.finetune_blocks}, but must be 0, which leaves the "
+                "network frozen, or the number of blocks to train."
+            )
+        if self.finetune_blocks and sample_weight is not None:
+            raise OptionError(
+                "sample_weight was given, but fine-tuning counts every row alike. Leave it out, "
+                "or finetune_blocks=0."
+            )
+
+    def _tuned(self, X: Any, tasks: Mapping[str, Task]) -> TransferModel:
+        columns = {name: task.target.values for name, task in tasks.items()}
+        return tune(
+            self.model_, SampleSet.from_list(X, columns), self.finetune_blocks,
+            device=self.device, batch_size=str(self.batch_size), seed=self.random_state,
+        )  # fmt: skip
+
     def _model(
-        self, learnt: Mapping[str, Learnt], tasks: Mapping[str, Task], fetched: Fetched
+        self,
+        learnt: Mapping[str, Learnt],
+        tasks: Mapping[str, Task],
+        fetched: Fetched,
+        groups: Any,
     ) -> TransferModel:
         cache = self._cache()
         layers, heads = united(learnt, cache.layers)
@@ -137,6 +166,12 @@ class Transfers(Embeds):
         }
         rows = np.unique(np.concatenate([task.rows for task in tasks.values()]))
         trained = {fetched.digests[row].hex(): fetched.digests[row] for row in rows}
+        kinship = None
+        if groups is not None:  # of equal contents the last row's group, like the digest's
+            places = np.flatnonzero(fetched.usable)[rows]
+            own = zip(rows, _safe_indexing(groups, places), strict=True)
+            by_name = {fetched.digests[row].hex(): group for row, group in own}
+            kinship = [by_name[name] for name in trained]
         return TransferModel(
             specs={cache.spec.backbone: cache.spec},
             layers=layers,
@@ -144,7 +179,7 @@ class Transfers(Embeds):
             results=results,
             split=Split.make(
                 list(trained), list(trained.values()), None,
-                test_fraction=0, seed=self.random_state,
+                test_fraction=0, seed=self.random_state, groups=kinship,
             ),
             weights={} if cache.weights == "default" else {cache.spec.backbone: cache.weights},
             given={} if isinstance(self.backbone, str) else {self.backbone.name: self.backbone},
@@ -153,6 +188,11 @@ class Transfers(Embeds):
     def _head_input(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Give the columns that the heads take, and which inputs they are of."""
         check_is_fitted(self)
+        if self.model_.states:  # what a tuned network gives is not kept
+            embedded = self.model_.embed(
+                SampleSet.from_list(X), on_bad_input=self.on_bad_input, device=self.device
+            )
+            return embedded.X, embedded.usable
         fetched = self._fetch(X)
         columns = [fetched.X[:, fetched.layer_slices[name]] for name in self.model_.layers]
         return np.concatenate(columns, axis=1), fetched.usable

@@ -22,6 +22,7 @@ from pipeline.heads import (
     is_ridge,
     makeable,
     resolved_head,
+    widened,
 )
 from pipeline.results import Candidate
 
@@ -113,7 +114,7 @@ def relearn(head: Any, best: Candidate, problem: Problem, random_state: int = 0)
     best : Candidate
         How it was found.
     problem : Problem
-        The rows; its layers are those of the head.
+        The rows; its layers are those of the head, or more.
     random_state : int
     """
     weights = (value for key, value in head.get_params().items() if key.endswith("class_weight"))
@@ -122,11 +123,13 @@ def relearn(head: Any, best: Candidate, problem: Problem, random_state: int = 0)
         "random_state": random_state,
     }
     if is_ridge(best.head, problem.target.kind):
-        return _refit_ridge(best, shared, problem)
-    if best.head in FUSING:
-        return _refit_fusing(best, shared, problem)
-    own = best.head if best.head in HEADS else clone(head[-1])
-    return _refit(best, own, shared, problem)
+        own = _refit_ridge(best, shared, problem)
+    elif best.head in FUSING:
+        own = _refit_fusing(best, shared, problem)
+    else:
+        kind = best.head if best.head in HEADS else clone(head[-1])
+        own = _refit(best, kind, shared, problem)
+    return widened(own, problem.layer_slices)
 
 
 def _refit(best: Candidate, head: Any, shared: Mapping[str, Any], problem: Problem) -> Any:
