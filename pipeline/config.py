@@ -20,6 +20,7 @@ __all__ = [
     "FinetuneOptions",
     "OnBadInput",
     "TrainOptions",
+    "TuneOptions",
     "parse_count",
     "parse_target_kinds",
 ]
@@ -252,6 +253,39 @@ class FinetuneOptions:
         ):
             if choice not in accepted:
                 raise OptionError(f"{name} is {choice!r}, but must be {' or '.join(accepted)}.")
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """Whether `run` goes on to stage 3; `finetune` has more options.
+
+    Parameters
+    ----------
+    finetune
+        Train the top blocks of the network after the head, and keep what serves better.
+    blocks
+        How many blocks are trained, from the top.
+    max_epochs
+        Most passes over the training rows.
+    """
+
+    finetune: bool = False
+    blocks: int = FinetuneOptions.blocks
+    max_epochs: int = FinetuneOptions.max_epochs
+
+    def __post_init__(self) -> None:
+        FinetuneOptions(blocks=self.blocks, max_epochs=self.max_epochs)
+        given = [
+            name
+            for name in ("blocks", "max_epochs")
+            if getattr(self, name) != getattr(FinetuneOptions, name)
+        ]
+        if given and not self.finetune:
+            shown = given[0].replace("_", "-")
+            raise OptionError(
+                f"--{shown} is an option of fine-tuning, which was not asked for. Add --finetune, "
+                "or leave it out."
+            )
 
 
 def parse_count(what: str, value: str | int) -> int | None:

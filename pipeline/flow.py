@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cache import CacheLock, EmbeddingStore
-from pipeline.config import EmbedOptions, TrainOptions, parse_target_kinds
+from pipeline.config import EmbedOptions, TrainOptions, TuneOptions, parse_target_kinds
 from pipeline.embedding import EmbeddingJob, Summary
 from pipeline.errors import CacheMismatchError, InputError, UnknownNameError
 from pipeline.finetuning import Outcome, compared, finetune
@@ -40,16 +40,23 @@ class Finished:
         Its file.
     embedding : Summary
     seconds : float
+    outcome : Outcome, optional
+        Of fine-tuning, if it was asked for.
     """
 
     model: TransferModel
     path: Path
     embedding: Summary
     seconds: float
+    outcome: Outcome | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the JSON of ``run``, as it stands in ``metrics.json``."""
-        return results_json(self.model.results, self.seconds)
+        results = results_json(self.model.results, self.seconds)
+        if self.outcome is None:
+            return results
+        both = self.outcome.to_json(self.seconds)
+        return results | {name: both[name] for name in ("kept", "rows", "frozen", "tuned")}
 
 
 def run(
@@ -57,6 +64,7 @@ def run(
     out: str | Path,
     embed_options: EmbedOptions | None = None,
     train_options: TrainOptions | None = None,
+    tune_options: TuneOptions | None = None,
     *,
     overwrite: bool = False,
     progress: bool = False,
@@ -73,8 +81,8 @@ def run(
     out : path
         The folder: ``cache.h5``, ``model.safetensors``, ``config.toml``, ``metrics.json``,
         ``predictions.csv`` (the held-out rows) and ``failed.csv``.
-    embed_options, train_options
-        Options of the two stages.
+    embed_options, train_options, tune_options
+        Options of the stages.
     overwrite : bool
         Take the place of another configuration; a cache whose spec fits is kept.
     progress : bool
@@ -95,7 +103,11 @@ def run(
     0.987
     """
     began = time.perf_counter()
-    given = (embed_options or EmbedOptions(), train_options or TrainOptions())
+    given = (
+        embed_options or EmbedOptions(),
+        train_options or TrainOptions(),
+        tune_options or TuneOptions(),
+    )
     _refuse_labels(samples, given[1])
     folder = RunFolder(Path(out))
     folder.claim(*given, overwrite=overwrite)
@@ -109,10 +121,19 @@ def run(
         layers = _layers(given[0], store)
         model = _trained(store, given[1], layers)
         model.save(folder.model)
-        header, rows = heldout_table(model, store)
+        trained_as, outcome = _trained_as(model), None
+        if given[2].finetune:
+            outcome = tuned(
+                model, samples, given[2].blocks, max_epochs=given[2].max_epochs,
+                device=given[0].device, beside=folder.model, progress=progress,
+            )  # fmt: skip
+            outcome.model.save(folder.model)
+        anew = samples if outcome is not None and outcome.model is not model else None
+        model = model if outcome is None else outcome.model
+        header, rows = heldout_table(model, store, anew)
         write_table(folder.predictions, header, rows)
-        folder.finish(_embedded_as(store, layers), _trained_as(model))
-    finished = Finished(model, folder.model, summary, time.perf_counter() - began)
+        folder.finish(_embedded_as(store, layers), trained_as)
+    finished = Finished(model, folder.model, summary, time.perf_counter() - began, outcome)
     folder.write_metrics(finished.to_json())
     return finished
 

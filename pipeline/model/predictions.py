@@ -204,13 +204,23 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]
         ) from error
 
 
-def heldout_table(model: TransferModel, store: EmbeddingStore) -> tuple[list[str], list[list[str]]]:
+def heldout_table(
+    model: TransferModel, store: EmbeddingStore, samples: SampleSet | None = None
+) -> tuple[list[str], list[list[str]]]:
     """Give header and rows of the held-out predictions of a model.
 
     Columns are ``id``, ``label``, ``prediction`` and, but for a number, the probability of
     each class. Of several targets every held-out row has a line for each that it has a label
     of, its name in the column ``target``; their classes differ, so there are no probabilities.
     A model that was refitted on all rows has none that are held out.
+
+    Parameters
+    ----------
+    model : TransferModel
+    store : EmbeddingStore
+        Ids and labels, and the layers that the model takes.
+    samples : SampleSet, optional
+        The inputs, where the layers in the store are those of another network.
     """
     several = len(model.heads) > 1
     first = next(iter(model.heads))
@@ -220,7 +230,11 @@ def heldout_table(model: TransferModel, store: EmbeddingStore) -> tuple[list[str
     if model.split is None:
         return header, []
     every = model.split.rows(store.ids, "test")
-    X, _ = store.matrix(list(model.layers), every)
+    if samples is None:
+        X, _ = store.matrix(list(model.layers), every)
+    else:
+        places = {name: place for place, name in enumerate(samples.ids)}
+        X = model.embed(samples.subset([places[store.ids[row]] for row in every])).X
     lines: list[tuple[int, list[str]]] = []
     for target, head in model.heads.items():
         kind, column = model.results[target].kind, store.targets[target]
