@@ -52,7 +52,8 @@ class EagerBackbone(Backbone):
     """Runs at once: making the CPU engine of a network takes seconds in a new process."""
 
     def engine(self, layers="all", **_):
-        return TorchEngine(self.network, [self.layers[tap] for tap in layers], "cpu", "float32")
+        taps = self.layers if layers == "all" else layers
+        return TorchEngine(self.network, [self.layers[tap] for tap in taps], "cpu", "float32")
 
 
 def pixels(seed: int, height: int = 40, width: int = 52) -> np.ndarray:

@@ -152,10 +152,18 @@ def _refuse_useless(model: TransferModel, name: str, target: Target) -> None:
 def _strata(
     samples: SampleSet, targets: Mapping[str, Target], digests: Sequence[bytes]
 ) -> dict[bytes, int]:
-    """Give each content its class of the first task that has classes."""
-    classes = next((target for target in targets.values() if target.kind == "class"), None)
-    codes = [0] * len(samples) if classes is None else classes.encode().tolist()
-    return dict(zip(digests, codes, strict=True))
+    """Give each content its class of the first task that has classes.
+
+    The only row of a class in any task has none: it is needed to train on.
+    """
+    tasks = [target for target in targets.values() if target.kind == "class"]
+    codes = tasks[0].encode().tolist() if tasks else [0] * len(samples)
+    alone = np.zeros(len(samples), bool)
+    for target in tasks:
+        counts = target.counts
+        alone |= [value is not None and counts[value] == 1 for value in target.values]
+    rows = zip(digests, codes, alone.tolist(), strict=True)
+    return {digest: code for digest, code, only in rows if not only}
 
 
 def _refuse_too_few(rows: TuningRows) -> None:
@@ -167,3 +175,17 @@ def _refuse_too_few(rows: TuningRows) -> None:
                     f"{what}: 15 % are set aside, rows of one group or of equal content together. "
                     "Fine-tuning needs more rows, or smaller groups: keep the frozen model."
                 )
+        if target.kind == "class":
+            _refuse_unseen(target, rows)
+
+
+def _refuse_unseen(target: Target, rows: TuningRows) -> None:
+    seen, judged = (target.subset(own).counts for own in (rows.train, rows.validation))
+    unseen = [label for label, count in judged.items() if count and not seen[label]]
+    if unseen:
+        raise InputError(
+            f"target {target.name!r} has the class {str(unseen[0])!r} only in rows that are set "
+            "aside to judge by, so the network would never see it. Label more rows of it, or say "
+            "in a column 'split' which rows are train, val and test, and train the model again: "
+            "pipeline train."
+        )

@@ -136,7 +136,12 @@ class _Stage:
         return self.rows.split.seed if self.options.seed is None else self.options.seed
 
     def run(self) -> Tuning:
-        feed, start = self.prepared()
+        with ExitStack() as opened:
+            tuning = self.tuned(*self.prepared(opened))
+        self.traces.finish(tuning)
+        return tuning
+
+    def tuned(self, feed: Feed, start: Start) -> Tuning:
         network = TunableNetwork(self.cut, start).to(self.looking.device)
         frozen = network.state()
         done = trained(
@@ -150,16 +155,15 @@ class _Stage:
 
         found = choose_weights(frozen, network.state(), scores_with, start.judge)
         network.fill(found.state)
-        tuning = self.judged(network, start, found, done)
-        self.traces.finish(tuning)
-        return tuning
+        return self.judged(network, start, found, done)
 
-    def prepared(self) -> tuple[Feed, Start]:
+    def prepared(self, opened: ExitStack) -> tuple[Feed, Start]:
         """Give what feeds the network, and the frozen model that it starts from."""
         if self.keeps_boundary():
             cache, X = self.looking.boundary(
                 self.rows, self.cut, self.traces.boundary, self.traces.key, self.count, self.views
             )
+            opened.enter_context(cache)
             return BoundaryFeed(cache, self.looking.device), self.start(X)
         X = self.looking.vectors(self.rows.samples)
         views = self.views(X)

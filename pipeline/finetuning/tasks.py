@@ -80,7 +80,9 @@ class Task:
         places = {label: place for place, label in enumerate(classes)}
         if target.kind == "multilabel":
             table = np.zeros((len(target), len(classes)), np.float32)
-            table[:, [places[str(label)] for label in target.classes]] = target.indicator()
+            for label, has in zip(target.classes, target.indicator().T, strict=True):
+                if str(label) in places:  # one that the head does not know stands in no row here
+                    table[:, places[str(label)]] = has
             return cls(
                 target.name, "multilabel", torch.from_numpy(table), torch.from_numpy(weight),
                 float(np.log(2)),

@@ -1,0 +1,153 @@
+"""Judging: temperatures, the standard error of a gain, and how far to go."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from pipeline.finetuning.judging import Judge, choose_weights
+from pipeline.finetuning.tasks import Task
+
+RNG = np.random.default_rng(3)
+N = 40
+
+
+def classes(weight=None, n=N):
+    goal = torch.from_numpy(np.arange(n) % 3)
+    weight = torch.ones(n) if weight is None else torch.as_tensor(weight)
+    return Task("kind", "class", goal, weight.float(), float(np.log(3)))
+
+
+def numbers(n=N):
+    goal = torch.from_numpy(RNG.normal(size=n).astype(np.float32))
+    return Task("size", "number", goal, torch.ones(n), 1.0, mean=5.0, spread=2.0)
+
+
+def scores_of(rows, sharpness=3.0, noise=2.0):
+    goal = np.eye(3)[rows % 3]
+    return torch.from_numpy(sharpness * goal + RNG.normal(0, noise, (len(rows), 3)))
+
+
+def test_losses_are_each_rows_share_of_the_mean_over_the_tasks():
+    weight = RNG.uniform(0, 2, N)
+    weight[[4, 9]] = 0
+    rows = np.arange(3, 20)
+    judge = Judge([classes(weight), number := numbers()], torch.from_numpy(rows))
+    scores, guesses = scores_of(rows), torch.from_numpy(RNG.normal(size=(len(rows), 1)))
+    found = judge.losses([scores, guesses], soften=False)
+    own = -log_softmax(scores.numpy(), axis=1)[np.arange(17), rows % 3] / np.log(3)
+    shares = weight[rows].astype(np.float32) / weight[rows].astype(np.float32).sum()
+    squares = (guesses.numpy()[:, 0] - number.goal[rows].numpy()) ** 2 / 17
+    np.testing.assert_allclose(found, (own * shares + squares) / 2, rtol=1e-6)
+
+
+def smoothed(temperature, scores, goal, weight):
+    """Loss with the softened goals of Platt, by hand."""
+    soft = 1 / (weight.sum() + 2)
+    target = np.eye(3)[goal] * (1 - soft) + soft / 3
+    return -(weight[:, None] * target * log_softmax(scores / temperature, axis=1)).sum()
+
+
+def test_the_temperature_is_that_of_the_lowest_loss():
+    weight = RNG.uniform(0.5, 2, N).astype(np.float32)
+    rows = np.arange(N)
+    judge = Judge([classes(weight)], torch.arange(N))
+    scores = scores_of(rows)
+    found = judge.temperature(judge.tasks[0], scores)
+    best = minimize_scalar(
+        lambda log: smoothed(np.exp(log), scores.numpy(), rows % 3, weight.astype(float)),
+        bounds=(-5, 5), method="bounded", options={"xatol": 1e-9},
+    )  # fmt: skip
+    assert found == pytest.approx(np.exp(best.x), rel=1e-4)
+    soft = judge.losses([scores], soften=True)
+    by_hand = judge.losses([scores / found], soften=False)
+    np.testing.assert_allclose(soft, by_hand, rtol=1e-9)
+
+
+def test_what_has_no_classes_has_no_temperature():
+    judge = Judge([number := numbers()], torch.arange(N))
+    assert judge.temperature(number, torch.zeros(N, 1)) == 1.0
+
+
+def test_accuracy_is_the_mean_over_the_tasks():
+    judge = Judge([classes(), number := numbers()], torch.arange(N))
+    perfect = torch.eye(3)[torch.arange(N) % 3]
+    half = torch.where(torch.arange(N)[:, None] < 20, perfect, -perfect)
+    mean = torch.full((N, 1), float(number.goal.mean()))
+    assert judge.accuracy([half, mean]) == pytest.approx(0.25, abs=1e-6)
+
+
+@pytest.mark.parametrize(("gain", "better"), [(1.05, True), (0.95, False), (-2.0, False)])
+def test_better_is_a_gain_of_more_than_one_standard_error_of_the_paired_difference(gain, better):
+    before = RNG.uniform(0, 50, N)  # rows differ by far more than the gains do
+    gains = RNG.normal(size=N)
+    gains -= gains.mean()
+    error_of_the_mean = gains.std(ddof=1) / np.sqrt(N)
+    after = before - gains - gain * error_of_the_mean
+    assert Judge([], torch.arange(N)).better(before, after) is better
+
+
+def test_no_gain_at_all_and_a_single_row_are_not_better():
+    judge = Judge([], torch.arange(N))
+    same = RNG.uniform(size=N)
+    assert not judge.better(same, same)
+    assert not judge.better(np.array([9.0]), np.array([1.0]))
+    assert judge.better(np.array([2.0, 2.0]), np.array([1.0, 1.0]))
+
+
+def along(best, seen=None):
+    """Scores of a network that is best at one share of the way."""
+    truth = torch.eye(3)[torch.arange(N) % 3].double()
+
+    def scores(state):
+        share = float(state["w"])
+        if seen is not None:
+            seen.append(share)
+        flaw = abs(share - best)
+        wrong = torch.arange(N)[:, None] < round(40 * flaw)
+        return [torch.where(wrong, -truth, truth) * 5]
+
+    return scores
+
+
+@pytest.mark.parametrize("best", [0.1, 0.4, 1.0])
+def test_the_weights_go_as_far_as_the_validation_rows_like(best):
+    start, end = {"w": torch.tensor([0.0])}, {"w": torch.tensor([1.0])}
+    seen = []
+    found = choose_weights(start, end, along(best, seen), Judge([classes()], torch.arange(N)))
+    assert found.share == best
+    assert float(found.state["w"]) == pytest.approx(best)
+    assert torch.equal(found.scores[0], along(best)(found.state)[0])
+    np.testing.assert_allclose(sorted(seen), np.arange(1, 11) / 10, rtol=1e-6)
+
+
+def test_of_equally_good_weights_those_that_went_furthest_are_taken():
+    start, end = {"w": torch.tensor([2.0])}, {"w": torch.tensor([3.0])}
+    found = choose_weights(
+        start, end, lambda state: [torch.zeros(N, 3)], Judge([classes()], torch.arange(N))
+    )
+    assert found.share == 1.0
+    assert torch.equal(found.state["w"], end["w"])
+
+
+def test_figures_are_in_the_units_of_the_targets():
+    rows = np.arange(N)
+    judge = Judge([kind := classes(), number := numbers()], torch.arange(N))
+    scores, guesses = scores_of(rows), torch.from_numpy(RNG.normal(size=(N, 1)))
+    found = judge.figures([scores, guesses])
+    temperature = judge.temperature(kind, scores)
+    own = -log_softmax(scores.numpy() / temperature, axis=1)[rows, rows % 3]
+    right = (scores.numpy().argmax(1) == rows % 3).mean()
+    assert found["kind"] == {
+        "accuracy": pytest.approx(right),
+        "log_loss": pytest.approx(own.mean(), rel=1e-6),
+        "log_loss_se": pytest.approx(own.std(ddof=1) / np.sqrt(N), rel=1e-6),
+    }
+    truth, guess = (np.ravel(one) * 2.0 + 5.0 for one in (number.goal.numpy(), guesses.numpy()))
+    squares = (truth - guess) ** 2
+    assert found["size"] == {
+        "r2": pytest.approx(1 - squares.mean() / truth.var(), rel=1e-4),
+        "mse": pytest.approx(squares.mean(), rel=1e-5),
+        "mse_se": pytest.approx(squares.std(ddof=1) / np.sqrt(N), rel=1e-5),
+    }
