@@ -74,3 +74,6 @@ def test_the_python_door_opens_as_it_stands(at_a_clone, capsys):
     exec(compile(PYTHON[0], "README.md", "exec"), {})
     assert float(capsys.readouterr().out.split()[-1]) > 0.8
     assert (at_a_clone / "digits.safetensors").is_file()
+    exec(compile(PYTHON[1], "README.md", "exec"), {})
+    assert f"# {capsys.readouterr().out.splitlines()[-1]}\n" in PYTHON[1]
+    assert (at_a_clone / "digits.onnx").is_file()

@@ -16,10 +16,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pipeline.backbones.catalog import BACKBONES
-from pipeline.backbones.device import resolve_device, resolve_precision
+from pipeline.backbones.device import native_bfloat16, resolve_device, resolve_precision
 from pipeline.backbones.engines import (
     Engine,
     EngineMemoryError,
@@ -35,16 +36,19 @@ from pipeline.backbones.survey import Description, describe, forget, survey
 if TYPE_CHECKING:
     from pipeline.backbones.backbone import Backbone
     from pipeline.backbones.cut import Cut
+    from pipeline.backbones.graph import EmbeddingGraph, PredictingGraph
 
 __all__ = [
     "BACKBONES",
     "Backbone",
     "Cut",
     "Description",
+    "EmbeddingGraph",
     "Engine",
     "EngineMemoryError",
     "Layer",
     "Pending",
+    "PredictingGraph",
     "PreparedGraph",
     "agreement",
     "choose_layers",
@@ -53,6 +57,7 @@ __all__ = [
     "full_name",
     "list_backbones",
     "load_backbone",
+    "native_bfloat16",
     "prepared_engine",
     "resolve_device",
     "resolve_precision",
@@ -60,13 +65,16 @@ __all__ = [
 ]
 
 
+_HOMES = {
+    "Backbone": "backbone",
+    "Cut": "cut",
+    "EmbeddingGraph": "graph",
+    "PredictingGraph": "graph",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "Backbone":
-        from pipeline.backbones.backbone import Backbone
-
-        return Backbone
-    if name == "Cut":
-        from pipeline.backbones.cut import Cut
-
-        return Cut
+    """Load torch only when a network is used."""
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

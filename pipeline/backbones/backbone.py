@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from pipeline.backbones.checkpoint import state_of, weights_digest
+from pipeline.backbones.checkpoint import fill, state_of, weights_digest
 from pipeline.backbones.device import resolve_device, resolve_precision
 from pipeline.backbones.engines import Engine, make_engine, prepared_engine
 from pipeline.backbones.layer import Layer, choose_layers
@@ -116,6 +116,18 @@ class Backbone:
         """Give a backbone of the same architecture with the weights of a tuned copy."""
         network = replace(self.network, module=module, weights=MODULE)
         return Backbone(self.name, network, self.pooling)
+
+    def filled(self, state: Mapping[str, NDArray[Any]]) -> Backbone:
+        """Give a backbone of the same architecture with the weights that `state` gave.
+
+        Raises
+        ------
+        BackboneError
+            When they are of another architecture.
+        """
+        module = copy.deepcopy(self.network.module)
+        fill(module, state, f"the state given for {self.name}")
+        return self.with_module(module)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Give the state dict as arrays: what `load_backbone` takes as ``weights``."""

@@ -1,12 +1,13 @@
 """EmbeddingGraph: from 8-bit pictures to all layers packed into one array, as one module.
 
 Every engine runs this same module: eager torch as it stands, the others converted from it.
+`PredictingGraph` goes on from there to what heads make of the layers.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from pipeline.backbones.layer import Layer
 from pipeline.backbones.network import Network, pack, tapped
+from pipeline.errors import InputError
 
-__all__ = ["EmbeddingGraph"]
+__all__ = ["EmbeddingGraph", "PredictingGraph"]
 
 
 class _DeepestTapReached(Exception):  # noqa: N818 - a signal, not an error
@@ -85,6 +87,9 @@ class EmbeddingGraph(nn.Module):
         return pack(layers, outputs)
 
     def _run(self, normal: Tensor, deepest: str) -> None:
+        if torch.compiler.is_exporting():
+            self.module(normal)  # its tracer minds where calls end, and drops what is not used
+            return
         handle = self.module.get_submodule(deepest).register_forward_hook(_stop)
         try:
             self.module(normal)
@@ -92,3 +97,68 @@ class EmbeddingGraph(nn.Module):
             pass
         finally:
             handle.remove()
+
+
+class PredictingGraph(nn.Module):
+    """Embed pictures with one network or several, and answer with heads that are modules.
+
+    Its parameters are frozen, and it is in evaluation mode.
+
+    Parameters
+    ----------
+    graphs : sequence of EmbeddingGraph
+    halved : sequence of bool
+        Whether the vectors of each are rounded to half precision, as a cache stores them.
+    heads : mapping of str to nn.Module
+        By target. Each takes the vectors of all graphs side by side.
+    image_size : (int, int)
+        Height and width of the pictures.
+    """
+
+    def __init__(
+        self,
+        graphs: Sequence[EmbeddingGraph],
+        halved: Sequence[bool],
+        heads: Mapping[str, nn.Module],
+        image_size: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.graphs = nn.ModuleList(graphs)
+        self.halved = tuple(halved)
+        self.heads = nn.ModuleList(heads.values())
+        self.targets = tuple(heads)
+        self.image_size = image_size
+        self.eval().requires_grad_(False)
+
+    def forward(self, pictures: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Answer for a batch.
+
+        Parameters
+        ----------
+        pictures : uint8 Tensor of shape (batch, height, width, 3)
+
+        Returns
+        -------
+        Tensor, or tuple of them
+            What the only head gives, or every head in the order of ``targets``.
+
+        Raises
+        ------
+        InputError
+            When the batch has another shape or dtype.
+        """
+        height, width = self.image_size
+        if pictures.dtype != torch.uint8 or pictures.shape[1:] != (height, width, 3):
+            raise InputError(
+                f"a batch must be uint8 of shape (batch, {height}, {width}, 3), but this one is "
+                f"{str(pictures.dtype).removeprefix('torch.')} of shape {tuple(pictures.shape)}. "
+                "Resize the pictures, and do not normalise them."
+            )
+        parts = [graph(pictures) for graph in self.graphs]
+        rounded = [
+            part.half().float() if halved else part
+            for part, halved in zip(parts, self.halved, strict=True)
+        ]
+        vectors = torch.cat(rounded, dim=1)
+        answers = tuple(head(vectors) for head in self.heads)
+        return answers[0] if len(answers) == 1 else answers

@@ -22,8 +22,8 @@ from pipeline.cache import CacheLock, EmbeddingStore, digests_of
 from pipeline.config import EmbedOptions
 from pipeline.embedding.job import EmbeddingJob
 from pipeline.embedding.wanted import wanted_backbones
-from pipeline.errors import BadInputError, UnreadableError
-from pipeline.inputs import read
+from pipeline.errors import BadInputError
+from pipeline.inputs import digest_all
 from pipeline.samples import SampleSet
 
 if TYPE_CHECKING:
@@ -157,15 +157,9 @@ class ContentCache:
 
 def _digests(samples: SampleSet) -> tuple[list[bytes | None], dict[str, str]]:
     """Digest every input; None, and a reason, for one that cannot be read."""
-    digests: list[bytes | None] = []
-    failures = dict(samples.failed)
-    for name, source in zip(samples.ids, samples.sources, strict=True):
-        try:
-            digests.append(read(source).digest)
-        except UnreadableError as error:
-            digests.append(None)
-            failures[name] = error.reason
-    return digests, failures
+    found = digest_all(samples.sources)
+    reasons = {n: reason for n, (_, reason) in zip(samples.ids, found, strict=True) if reason}
+    return [digest for digest, _ in found], dict(samples.failed) | reasons
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
 import numpy as np
@@ -68,25 +68,23 @@ class PictureFeed:
     samples : SampleSet
     spec : EmbeddingSpec
     views : sequence of View
-        They take turns, the first being the clean one; an empty sequence gives a new view in
-        every epoch.
-    seed : int
-    flip : bool
+        They take turns, the first being the clean one.
     device : str
+    anew : bool
+        Take a new view in every epoch, of the kind of the last of these.
     """
 
     samples: SampleSet
     spec: EmbeddingSpec
     views: Sequence[View]
-    seed: int
-    flip: bool
     device: str
+    anew: bool = False
 
     def inputs(self, batches: Sequence[Tensor], epoch: int) -> Iterator[tuple[Tensor, ...]]:
         """See `Feed`."""
-        view = View(epoch, self.seed, self.flip)
-        if self.views:
-            view = self.views[turn(epoch, len(self.views))]
+        view = self.views[turn(epoch, len(self.views))]
+        if self.anew:
+            view = replace(self.views[-1], number=epoch)
         loading = load(
             self.samples.sources,
             [rows.tolist() for rows in batches],

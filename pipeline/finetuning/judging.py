@@ -62,6 +62,23 @@ class Judge:
             np.mean([t.right(s, self.rows) for t, s in zip(self.tasks, scores, strict=True)])
         )
 
+    def figures(self, scores: Sequence[Tensor]) -> dict[str, dict[str, float | None]]:
+        """Give accuracy and log-loss at the best temperature, or R squared and squared error.
+
+        Numbers are in their own unit; the error is the standard error of the loss.
+        """
+        found = {}
+        for task, own in zip(self.tasks, scores, strict=True):
+            right, loss = ("r2", "mse") if task.kind == "number" else ("accuracy", "log_loss")
+            softened = (own / self.temperature(task, own)).double()
+            present = task.weight[self.rows] > 0
+            losses = task.losses(softened, self.rows)[present] * task.norm * task.spread**2
+            error = float(losses.std() / len(losses) ** 0.5) if len(losses) > 1 else None
+            found[task.name] = {
+                right: task.right(own, self.rows), loss: float(losses.mean()), f"{loss}_se": error,
+            }  # fmt: skip
+        return found
+
     def better(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
         """Whether losses fell by more than one standard error of the paired difference."""
         gains = before - after

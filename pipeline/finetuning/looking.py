@@ -6,16 +6,16 @@ It is `extract` over the backbone cut at the boundary, one pass a view.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.backbones import Backbone, Cut
+from pipeline.backbones import Backbone, Cut, Layer
 from pipeline.cache import BoundaryCache
-from pipeline.errors import BackboneError, BadInputError
+from pipeline.errors import BadInputError
 from pipeline.extraction import Extracted, auto_batch_size, extract, forward_of, plan_batches
 from pipeline.finetuning.rows import TuningRows
 from pipeline.inputs import View
@@ -58,7 +58,13 @@ class Looking:
         return X
 
     def boundary(
-        self, rows: TuningRows, cut: Cut, path: Path, key: str, views: list[View]
+        self,
+        rows: TuningRows,
+        cut: Cut,
+        path: Path,
+        key: str,
+        count: int,
+        views: Callable[[NDArray[np.float32]], Sequence[View]],
     ) -> tuple[BoundaryCache, NDArray[np.float32]]:
         """Keep what enters the trained blocks; give it with the layers of the clean view.
 
@@ -69,49 +75,49 @@ class Looking:
         path : Path
             A cache of the same key that stands there is taken as it is.
         key : str
-        views : list of View
-            The first is the clean one.
+        count : int
+            How many views there are.
+        views : callable
+            Gives them all, once it is given the layers of the clean one, the first.
         """
+        assert cut.entrance is not None
         found = BoundaryCache.open(path, key)
         if found is not None:
             return found, self.vectors(rows.samples)
-        assert cut.entrance is not None
-        entrance, shape = f"{self.backbone.name}/{cut.entrance.name}", cut.entrance_shape
         below = {f"{self.backbone.name}/{layer.name}": layer.width for layer in cut.below}
-        size = BoundaryCache.size(len(rows.samples), shape, below, len(views))
+        size = BoundaryCache.size(len(rows.samples), cut.entrance_shape, below, count)
         _log.info(
             "%d views of %d pictures at the end of %s: %s in %s, deleted at the end",
-            len(views),
-            len(rows.samples),
-            cut.entrance.module,
-            shown_bytes(size),
-            path,
-        )
-        backbone = self.backbone.tapped_also(cut.entrance)
+            count, len(rows.samples), cut.entrance.module, shown_bytes(size), path,
+        )  # fmt: skip
         X = np.empty((len(rows.samples), sum(self.layers.values())), np.float32)
         with BoundaryCache.write(
-            path, key, rows.samples.ids, _as_array(rows.digests), cut.entrance.module, shape,
-            below, len(views),
+            path, key, rows.samples.ids, _as_array(rows.digests), cut.entrance.module,
+            cut.entrance_shape, below, count,
         ) as writer:  # fmt: skip
-            for place, view in enumerate(views):
-                layers = self._with(cut, entrance, below if place else self.layers)
-                for batch in self._passing(rows.samples, backbone, layers, view):
-                    entering = _half(batch.layers[entrance], entrance)
-                    own = {name: batch.layers[name] for name in below}
-                    writer.put(place, batch.rows, entering.reshape(-1, *shape), own)
-                    if not place:
-                        X[batch.rows] = self._joined(batch)
+            for batch in self._entering(rows.samples, cut.entrance, self.layers, View(0)):
+                writer.put(0, batch.rows, batch.layers[self._name(cut.entrance)], batch.layers)
+                X[batch.rows] = self._joined(batch)
+            for place, view in list(enumerate(views(X)))[1:] if count > 1 else ():
+                for batch in self._entering(rows.samples, cut.entrance, below, view):
+                    entering = batch.layers[self._name(cut.entrance)]
+                    writer.put(place, batch.rows, entering, batch.layers)
         found = BoundaryCache.open(path, key)
         assert found is not None
         return found, X
 
-    def _with(self, cut: Cut, entrance: str, layers: Mapping[str, int]) -> dict[str, int]:
-        """Put the entrance in its place among the layers, bottom to top."""
-        assert cut.entrance is not None
-        own = self.backbone.tapped_also(cut.entrance).layers
-        chosen = {**layers, entrance: cut.entrance.width}
-        names = (f"{self.backbone.name}/{tap}" for tap in own)
-        return {name: chosen[name] for name in names if name in chosen}
+    def _name(self, layer: Layer) -> str:
+        return f"{self.backbone.name}/{layer.name}"
+
+    def _entering(
+        self, samples: SampleSet, entrance: Layer, layers: Mapping[str, int], view: View
+    ) -> Iterator[Extracted]:
+        """Pass with one more layer, what comes out at the boundary as it is."""
+        backbone = self.backbone.tapped_also(entrance)
+        widths = {**layers, self._name(entrance): entrance.width}
+        names = map(self._name, backbone.layers.values())
+        upwards = {name: widths[name] for name in names if name in widths}
+        return self._passing(samples, backbone, upwards, view)
 
     def _passing(
         self, samples: SampleSet, backbone: Backbone, layers: Mapping[str, int], view: View | None
@@ -133,14 +139,3 @@ class Looking:
 
 def _as_array(digests: list[bytes]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), -1)
-
-
-def _half(values: NDArray[np.floating], name: str) -> NDArray[np.float16]:
-    with np.errstate(over="ignore"):
-        half = values.astype(np.float16)
-    if not np.isfinite(half).all():
-        raise BackboneError(
-            f"{name} holds values beyond what float16 stores (65,504), which the boundary cache "
-            "needs. Do without it: --no-boundary-cache."
-        )
-    return half

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.backbones import Cut
+from pipeline.finetuning.start import Start
 from pipeline.finetuning.tasks import Task
 from pipeline.heads import Folded
 
@@ -25,33 +27,25 @@ class TunableNetwork(nn.Module):
     Parameters
     ----------
     cut : Cut
-    heads : sequence of Folded
-        One a task, of the raw columns.
-    tasks : sequence of Task
-    offset, scale : arrays of shape (n_features,)
-        Columns go into the linear layers as ``(x - offset) * scale``: of about the same size,
-        so that one rate suits all.
+    start : Start
+        Its heads become the linear layers. Columns go into them as ``(x - offset) * scale``, of
+        about the same size, so that one rate suits all.
     """
 
     offset: Tensor
     scale: Tensor
 
-    def __init__(
-        self,
-        cut: Cut,
-        heads: Sequence[Folded],
-        tasks: Sequence[Task],
-        offset: NDArray[np.floating],
-        scale: NDArray[np.floating],
-    ) -> None:
+    def __init__(self, cut: Cut, start: Start) -> None:
         super().__init__()
-        self.cut, self.tasks = cut, tuple(tasks)
-        self.register_buffer("offset", torch.tensor(offset, dtype=torch.float32))
-        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32))
+        self.cut, self.tasks = cut, tuple(start.tasks)
+        self._classes = [head.classes for head in start.heads.values()]
+        self.register_buffer("offset", torch.tensor(start.offset, dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(start.scale, dtype=torch.float32))
         self.heads = nn.ModuleList(
-            _linear(head, task, offset, scale) for head, task in zip(heads, tasks, strict=True)
+            _linear(head, task, start)
+            for head, task in zip(start.heads.values(), self.tasks, strict=True)
         )
-        self.doubt = nn.Parameter(torch.zeros(len(tasks)), requires_grad=False)
+        self.doubt = nn.Parameter(torch.zeros(len(self.tasks)), requires_grad=False)
         """Logarithm of the variance of each task, where they are weighted by it."""
 
     def forward(self, *inputs: Tensor) -> list[Tensor]:
@@ -91,23 +85,27 @@ class TunableNetwork(nn.Module):
     def _is_trained(self, name: str) -> bool:
         return name.startswith("heads.") or name.removeprefix("cut.module.") in self.cut.trained
 
-    def folded(self, place: int, head: Folded, temperature: float = 1.0) -> Folded:
-        """Give the linear layer of a task as a map of the raw columns, softened."""
-        task, linear = self.tasks[place], self.heads[place]
-        weight = linear.weight.detach().cpu().numpy().astype(np.float64)
-        bias = linear.bias.detach().cpu().numpy().astype(np.float64)
-        coef = weight * self.scale.cpu().numpy()
-        intercept = bias - coef @ self.offset.cpu().numpy().astype(np.float64)
-        if task.kind == "number":
-            coef, intercept = coef * task.spread, intercept * task.spread + task.mean
-        return Folded(coef / temperature, intercept / temperature, head.classes, head.kind)
+    def folded(self, temperatures: Sequence[float]) -> list[Folded]:
+        """Give the linear layer of each task as a map of the raw columns, softened."""
+        scale, offset = (_array(buffer) for buffer in (self.scale, self.offset))
+        found = []
+        for task, own, classes, temperature in zip(
+            self.tasks, self.heads, self._classes, temperatures, strict=True
+        ):
+            linear = cast("nn.Linear", own)
+            coef = _array(linear.weight) * scale * task.spread
+            intercept = _array(linear.bias) * task.spread + task.mean - coef @ offset
+            found.append(Folded(coef / temperature, intercept / temperature, classes, task.kind))
+        return found
 
 
-def _linear(
-    head: Folded, task: Task, offset: NDArray[np.floating], scale: NDArray[np.floating]
-) -> nn.Linear:
-    intercept = (head.intercept + head.coef @ offset - task.mean) / task.spread
-    coef = head.coef / scale / task.spread
+def _array(tensor: Tensor) -> NDArray[np.float64]:
+    return tensor.detach().cpu().numpy().astype(np.float64)
+
+
+def _linear(head: Folded, task: Task, start: Start) -> nn.Linear:
+    intercept = (head.intercept + head.coef @ start.offset - task.mean) / task.spread
+    coef = head.coef / start.scale / task.spread
     linear = nn.Linear(coef.shape[1], len(coef))
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(coef))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import InputError, UnreadableError
-from pipeline.inputs import auto_workers, read
+from pipeline.errors import InputError
+from pipeline.inputs import digest_all
 from pipeline.samples import SampleSet, Split, Target
 from pipeline.training import refuse_sameness
 
@@ -49,6 +48,13 @@ class TuningRows:
     targets: Mapping[str, Target]
     split: Split
 
+    def groups(self) -> list[str] | None:
+        """Give the group of every row, as the split has it."""
+        if self.split.groups is None:
+            return None
+        known = dict(zip(self.split.digests, self.split.groups, strict=True))
+        return [known[digest] for digest in self.digests]
+
 
 def find_rows(model: TransferModel, samples: SampleSet) -> TuningRows:
     """Find the training rows of a model in a source, by content, and set some aside.
@@ -75,7 +81,7 @@ def find_rows(model: TransferModel, samples: SampleSet) -> TuningRows:
     targets = {name: _target(model, name, samples) for name in model.heads}
     held_out = set(model.split.test_digests)
     wanted = set(model.split.train_digests) - held_out
-    digests = _digests(samples)
+    digests = [digest for digest, _ in digest_all(samples.sources)]
     _refuse_missing(model, wanted - set(digests))
     labelled = np.any([target.present for target in targets.values()], axis=0)
     chosen = np.array(
@@ -109,19 +115,6 @@ def _target(model: TransferModel, name: str, samples: SampleSet) -> Target:
             "was trained on, with its labels."
         )
     return Target.decide(name, samples.columns[name], model.results[name].kind, samples.ids)
-
-
-def _digests(samples: SampleSet) -> list[bytes | None]:
-    """Digest every input; None for one that cannot be read."""
-
-    def digest(source: object) -> bytes | None:
-        try:
-            return read(source).digest
-        except UnreadableError:
-            return None
-
-    with ThreadPoolExecutor(auto_workers()) as pool:
-        return list(pool.map(digest, samples.sources))
 
 
 def _refuse_missing(model: TransferModel, missing: set[bytes]) -> None:

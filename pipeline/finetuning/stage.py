@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,26 +19,21 @@ from pipeline.backbones import Backbone, Cut, resolve_device
 from pipeline.config import FinetuneOptions
 from pipeline.errors import OptionError
 from pipeline.finetuning.feeds import BoundaryFeed, Feed, PictureFeed
-from pipeline.finetuning.judging import Judge, choose_weights
+from pipeline.finetuning.judging import Chosen, choose_weights
 from pipeline.finetuning.looking import Looking
 from pipeline.finetuning.network import TunableNetwork
 from pipeline.finetuning.rows import TuningRows, find_rows
-from pipeline.finetuning.tasks import Task
-from pipeline.finetuning.training import scores_of, trained
+from pipeline.finetuning.start import Start
 from pipeline.finetuning.traces import Traces
+from pipeline.finetuning.training import Trained, scores_of, trained
 from pipeline.finetuning.tuned import TunedBackbone, Tuning
-from pipeline.heads import Folded, Problem, folded
 from pipeline.inputs import View
-from pipeline.model import TransferModel
+from pipeline.model import TransferModel, folded_heads
 from pipeline.samples import SampleSet
-from pipeline.training import relearn
 
 __all__ = ["finetune"]
 
 _log = logging.getLogger(__name__)
-
-_FLIPPED_LOSS = 1.5
-"""Mirror images keep their labels where the frozen model loses at most so many times as much."""
 
 
 def finetune(
@@ -98,20 +94,20 @@ def finetune(
     'tuned'
     """
     chosen = FinetuneOptions(blocks=blocks, **options)
-    rows = find_rows(model, samples)
+    folded_heads(model)  # refuses those that are not linear, before anything is computed
     backbone = _only_backbone(model)
-    for name, head in model.heads.items():
-        folded(head, model.results[name].kind, sum(model.layers.values()), name=name)
     device = resolve_device(chosen.device)
-    taps = [layer.rpartition("/")[2] for layer in model.layers]
-    cut = Cut(backbone, taps, chosen.blocks, device)
-    spec = model.specs_here(device)[backbone.name]
-    looking = Looking(backbone, spec, model.layers, device, progress)
+    cut = Cut(backbone, [name.rpartition("/")[2] for name in model.layers], chosen.blocks, device)
+    rows = find_rows(model, samples)
     with ExitStack() as stack:
-        kept = beside is not None
-        place = beside or Path(stack.enter_context(tempfile.TemporaryDirectory()), "model")
-        traces = Traces.of(Path(place), model, rows, chosen, kept)
-        return _Stage(model, backbone, cut, looking, rows, chosen, traces, device).run()
+        folder = stack.enter_context(tempfile.TemporaryDirectory()) if beside is None else ""
+        traces = Traces.of(
+            Path(beside or Path(folder, "model")), model, rows, chosen, kept=beside is not None
+        )
+        spec = model.specs_here(device)[backbone.name]
+        looking = Looking(backbone, spec, model.layers, device, progress)
+        tuning = _Stage(model, cut, looking, rows, chosen, traces).run()
+    return TunedBackbone.of(backbone, tuning)
 
 
 def _only_backbone(model: TransferModel) -> Backbone:
@@ -124,185 +120,103 @@ def _only_backbone(model: TransferModel) -> Backbone:
     return backbone
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Stage:
     """What the steps of a fine-tuning share."""
 
     model: TransferModel
-    backbone: Backbone
     cut: Cut
     looking: Looking
     rows: TuningRows
     options: FinetuneOptions
     traces: Traces
-    device: str
 
     @property
     def seed(self) -> int:
-        if self.options.seed is not None:
-            return self.options.seed
-        return self.rows.split.seed
+        return self.rows.split.seed if self.options.seed is None else self.options.seed
 
-    def run(self) -> TunedBackbone:
-        flip = self.options.flip == "yes" or (self.options.flip == "auto" and self.may_flip())
-        feed, X = self.feed(flip)
-        heads = self.frozen_heads(X)
-        tasks = [
-            Task.of(self.rows.targets[name], head, self.rows.train, self.class_weight(name))
-            for name, head in heads.items()
-        ]
-        offset, scale = _scaling(X[self.rows.train], self.model)
-        network = TunableNetwork(self.cut, list(heads.values()), tasks, offset, scale)
-        network.to(self.device)
-        start = network.state()
-        judge = Judge(tasks, torch.from_numpy(self.rows.validation))
-        frozen = self.frozen_scores(X, heads, tasks)
+    def run(self) -> Tuning:
+        feed, start = self.prepared()
+        network = TunableNetwork(self.cut, start).to(self.looking.device)
+        frozen = network.state()
         done = trained(
-            network, feed, torch.from_numpy(self.rows.train), judge, self.options, self.seed,
-            self.traces, self.looking.progress,
+            network, feed, torch.from_numpy(self.rows.train), start.judge, self.options,
+            self.seed, self.traces, progress=self.looking.progress,
         )  # fmt: skip
-        tuning = self.judged(network, feed, judge, start, frozen, heads, done)
-        self.traces.finish(tuning)
-        kept = self.cut.module if tuning.kept == "tuned" else None
-        return TunedBackbone.of(self.backbone, tuning, kept)
 
-    def judged(
-        self, network: TunableNetwork, feed: Feed, judge: Judge, start: dict[str, Tensor],
-        frozen: list[Tensor], heads: dict[str, Folded], done: Any,
-    ) -> Tuning:  # fmt: skip
-        """Choose the weights, and say whether they are better than the frozen ones."""
-
-        def scores_with(state: Any) -> list[Tensor]:
+        def scores_with(state: Mapping[str, Tensor]) -> list[Tensor]:
             network.fill(state)
-            return scores_of(network, feed, judge.rows)
+            return scores_of(network, feed, start.judge.rows)
 
-        found = choose_weights(start, network.state(), scores_with, judge)
+        found = choose_weights(frozen, network.state(), scores_with, start.judge)
         network.fill(found.state)
-        before = judge.losses(frozen, soften=False)
-        after = judge.losses(found.scores, soften=True)
-        kept: Literal["tuned", "frozen"] = "tuned" if judge.better(before, after) else "frozen"
-        tuned = {
-            name: network.folded(place, head, judge.temperature(task, scores))
-            for place, ((name, head), task, scores) in enumerate(
-                zip(heads.items(), judge.tasks, found.scores, strict=True)
+        tuning = self.judged(network, start, found, done)
+        self.traces.finish(tuning)
+        return tuning
+
+    def prepared(self) -> tuple[Feed, Start]:
+        """Give what feeds the network, and the frozen model that it starts from."""
+        if self.keeps_boundary():
+            cache, X = self.looking.boundary(
+                self.rows, self.cut, self.traces.boundary, self.traces.key, self.count, self.views
             )
-        }
+            return BoundaryFeed(cache, self.looking.device), self.start(X)
+        X = self.looking.vectors(self.rows.samples)
+        views = self.views(X)
+        anew = self.options.no_boundary_cache and self.count > 1
+        feed = PictureFeed(
+            self.rows.samples, self.looking.spec, views, self.looking.device, anew=anew
+        )
+        return feed, self.start(X)
+
+    def keeps_boundary(self) -> bool:
+        if self.options.no_boundary_cache or self.cut.entrance is None:
+            return False
+        if self.cut.resumes():
+            return True
+        _log.info("something passes the boundary by in this network: all blocks run in each epoch")
+        return False
+
+    @property
+    def count(self) -> int:
+        """Views of each picture: not more than will be looked at."""
+        return min(self.options.views, self.options.max_epochs + 1)
+
+    def start(self, X: NDArray[np.float32]) -> Start:
+        return Start.of(self.model, self.rows, X, self.seed)
+
+    def views(self, X: NDArray[np.float32]) -> list[View]:
+        """Settle how pictures are looked at, once the frozen network has seen them as they are."""
+        flip = self.options.flip == "yes"
+        if self.options.flip == "auto" and self.count > 1:
+            own = self.rows.samples.subset(self.rows.validation)
+            flip = self.start(X).mirrors(self.looking.vectors(own, View.mirror()))
+        return [View(number, self.seed, flip) for number in range(self.count)]
+
+    def judged(self, network: TunableNetwork, start: Start, found: Chosen, done: Trained) -> Tuning:
+        """Say whether the tuned weights are better than the frozen ones."""
+        judge = start.judge
+        before, after = start.losses(), judge.losses(found.scores, soften=True)
+        better = judge.better(before, after)
         _log.info(
-            "on %d validation rows the loss is %.4f frozen and %.4f tuned (%d %% of the way): %s "
-            "is kept",
-            len(judge.rows), before.sum(), after.sum(), round(100 * found.share), kept,
+            "on %d validation rows the loss is %.4f frozen and %.4f tuned (%d %% of the way): %s",
+            len(judge.rows), before.sum(), after.sum(), round(100 * found.share),
+            "tuned is kept" if better else "not better by a standard error, frozen is kept",
         )  # fmt: skip
+        temperatures = list(map(judge.temperature, judge.tasks, found.scores))
         return Tuning(
-            kept=kept,
-            heads=tuned if kept == "tuned" else {},
+            kept="tuned" if better else "frozen",
+            candidate=self.looking.backbone.with_module(self.cut.module),
+            candidate_heads=dict(zip(start.heads, network.folded(temperatures), strict=True)),
+            frozen_heads=dict(start.heads),
             validation_ids=tuple(self.rows.samples.ids[row] for row in self.rows.validation),
+            n_train={task.name: task.labelled(self.rows.train) for task in judge.tasks},
             frozen_loss=float(before.sum()),
             tuned_loss=float(after.sum()),
+            figures=judge.figures(found.scores),
             share=found.share,
             epochs=done.epochs,
             best_epoch=done.best_epoch,
             interrupted=done.interrupted,
             split=self.rows.split,
         )
-
-    def feed(self, flip: bool) -> tuple[Feed, NDArray[np.float32]]:
-        """Give what feeds the network, and the layers of all rows as the frozen one has them."""
-        count = min(self.options.views, self.options.max_epochs + 1)
-        views = [View(number, self.seed, flip) for number in range(count)]
-        cached = not self.options.no_boundary_cache
-        if cached and self.cut.entrance is not None and not self.cut.resumes():
-            _log.info(
-                "something in this network passes the boundary by: all blocks run in every epoch"
-            )
-            cached = False
-        if cached and self.cut.entrance is not None:
-            key = f"{self.traces.key} {flip}"
-            cache, X = self.looking.boundary(self.rows, self.cut, self.traces.boundary, key, views)
-            return BoundaryFeed(cache, self.device), X
-        taking_turns = [] if self.options.no_boundary_cache else views
-        if self.options.views == 1:
-            taking_turns = views
-        X = self.looking.vectors(self.rows.samples)
-        spec = self.looking.spec
-        return PictureFeed(self.rows.samples, spec, taking_turns, self.seed, flip, self.device), X
-
-    def may_flip(self) -> bool:
-        """Ask the validation rows whether mirror images keep their labels."""
-        if self.options.views == 1 and not self.options.no_boundary_cache:
-            return False
-        own = self.rows.samples.subset(self.rows.validation)
-        targets = {n: t.subset(self.rows.validation) for n, t in self.rows.targets.items()}
-        heads = {
-            name: folded(head, self.model.results[name].kind, sum(self.model.layers.values()))
-            for name, head in self.model.heads.items()
-        }
-        everyone = np.arange(len(own))
-        tasks = [Task.of(targets[name], head, everyone) for name, head in heads.items()]
-        judge = Judge(tasks, torch.from_numpy(everyone))
-        losses = [
-            judge.losses(_scores(self.looking.vectors(own, view), heads, tasks), soften=False).sum()
-            for view in (None, View.mirror())
-        ]
-        allowed = bool(losses[1] <= _FLIPPED_LOSS * losses[0])
-        _log.info(
-            "mirror images %s their labels: a loss of %.3f, %.3f as they are",
-            "keep" if allowed else "do not keep", losses[1], losses[0],
-        )  # fmt: skip
-        return allowed
-
-    def frozen_heads(self, X: NDArray[np.float32]) -> dict[str, Folded]:
-        """Fit the heads again without the validation rows."""
-        found = {}
-        ends = np.cumsum(list(self.model.layers.values())).tolist()
-        slices = dict(zip(self.model.layers, map(slice, [0, *ends], ends), strict=False))
-        groups = self.groups()
-        for name, head in self.model.heads.items():
-            target = self.rows.targets[name]
-            rows = self.rows.train[target.present[self.rows.train]]
-            problem = Problem(
-                X[rows], slices, target.subset(rows),
-                groups=None if groups is None else [groups[row] for row in rows],
-                digests=[self.rows.digests[row] for row in rows],
-            )  # fmt: skip
-            results = self.model.results[name]
-            own = relearn(head, results.fusions[0], problem, self.seed)
-            found[name] = folded(own, results.kind, X.shape[1], name=name)
-        return found
-
-    def groups(self) -> list[str] | None:
-        """Give the group of every row, as the model's split has it."""
-        split = self.rows.split
-        if split.groups is None:
-            return None
-        known = dict(zip(split.digests, split.groups, strict=True))
-        return [known[digest] for digest in self.rows.digests]
-
-    def frozen_scores(
-        self, X: NDArray[np.float32], heads: dict[str, Folded], tasks: list[Task]
-    ) -> list[Tensor]:
-        return _scores(X[self.rows.validation], heads, tasks)
-
-    def class_weight(self, name: str) -> Any:
-        weights = self.model.heads[name].get_params().items()
-        return next((v for key, v in weights if key.endswith("class_weight") and v), None)
-
-
-def _scores(X: NDArray[np.float32], heads: dict[str, Folded], tasks: list[Task]) -> list[Tensor]:
-    """Give scores as a `TunableNetwork` gives them: numbers of mean 0 and variance 1."""
-    return [
-        torch.from_numpy((head.scores(X) - task.mean) / task.spread)
-        for head, task in zip(heads.values(), tasks, strict=True)
-    ]
-
-
-def _scaling(
-    X: NDArray[np.float32], model: TransferModel
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Find the means, and one factor a layer that gives its features variance 1 on average."""
-    offset, scale, start = X.mean(axis=0, dtype=np.float64), np.ones(X.shape[1]), 0
-    for width in model.layers.values():
-        own = slice(start, start + width)
-        spread = float(X[:, own].var(axis=0, dtype=np.float64).mean()) ** 0.5
-        scale[own] = 1 / (spread or 1.0)
-        start += width
-    return offset, scale

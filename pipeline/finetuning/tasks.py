@@ -94,6 +94,10 @@ class Task:
             float(np.log(len(classes))),
         )  # fmt: skip
 
+    def labelled(self, rows: NDArray[np.int64]) -> int:
+        """Count the rows that have a label."""
+        return int((self.weight[torch.from_numpy(rows)] > 0).sum())
+
     def losses(self, scores: Tensor, rows: Tensor, smoothing: float = 0.0) -> Tensor:
         """Give the normalised loss of each row; those of rows without a label mean nothing.
 

@@ -54,6 +54,7 @@ def trained(
     options: FinetuneOptions,
     seed: int,
     traces: Traces,
+    *,
     progress: bool,
 ) -> Trained:
     """Train a network in place, and leave its best weights.

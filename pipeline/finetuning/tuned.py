@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.backbones import Backbone
 
@@ -41,15 +41,22 @@ class Tuning:
     kept : {"tuned", "frozen"}
         Which of the two the validation rows prefer; frozen unless tuned is better by more than
         one standard error.
-    heads : dict of str to Folded
-        The tuned linear heads by task, of the layers as they are, calibrated. Empty where the
-        frozen network is kept: the heads of the model serve on.
+    candidate : Backbone
+        The tuned network, whether it is kept or not.
+    candidate_heads, frozen_heads : dict of str to Folded
+        By task, of the layers as they are: the tuned linear heads with their temperature, and
+        those that the tuning began with. Neither has seen the validation rows.
     validation_ids : tuple of str
         Rows that the network was not trained on, and that decided.
+    n_train : dict of str to int
+        Rows with a label that it was trained on, by task.
     frozen_loss, tuned_loss : float
-        Normalised loss of these rows, the mean over the tasks.
+        Normalised loss of the validation rows, the mean over the tasks.
+    figures : dict of str to dict
+        Of the candidate on the validation rows, by task: ``accuracy``, ``log_loss``,
+        ``log_loss_se``, or ``r2``, ``mse``, ``mse_se``.
     share : float
-        Of the tuned weights in those that are kept (WiSE); the rest is frozen.
+        Of the tuned weights in the candidate (WiSE); the rest is frozen.
     epochs : tuple of LoggedEpoch
     best_epoch : int
     interrupted : bool
@@ -59,10 +66,14 @@ class Tuning:
     """
 
     kept: Literal["tuned", "frozen"]
-    heads: dict[str, Folded]
+    candidate: Backbone
+    candidate_heads: dict[str, Folded]
+    frozen_heads: dict[str, Folded]
     validation_ids: tuple[str, ...]
+    n_train: dict[str, int]
     frozen_loss: float
     tuned_loss: float
+    figures: dict[str, dict[str, float | None]]
     share: float
     epochs: tuple[LoggedEpoch, ...]
     best_epoch: int
@@ -71,29 +82,32 @@ class Tuning:
 
 
 class TunedBackbone(Backbone):
-    """A backbone that remembers how it was tuned.
+    """What stage 3 gives: the tuned network, or the frozen one where it serves as well.
 
     Attributes
     ----------
     tuning : Tuning
     heads : dict of str to Folded
+        The tuned linear heads by task; empty where the frozen network is kept, for the heads
+        of the model serve on.
     validation_ids : tuple of str
+        Rows that the network was not trained on.
     """
 
     tuning: Tuning
 
     @classmethod
-    def of(cls, backbone: Backbone, tuning: Tuning, module: Any = None) -> TunedBackbone:
-        """Take a backbone, or one of its architecture with the weights of another module."""
+    def of(cls, frozen: Backbone, tuning: Tuning) -> TunedBackbone:
+        """Take the network that is kept."""
         own = cls.__new__(cls)
-        source = backbone if module is None else backbone.with_module(module)
-        own.__dict__.update(source.__dict__ | {"_engines": {}, "tuning": tuning})
+        kept = tuning.candidate if tuning.kept == "tuned" else frozen
+        own.__dict__.update(kept.__dict__ | {"_engines": {}, "tuning": tuning})
         return own
 
     @property
     def heads(self) -> dict[str, Folded]:
         """The tuned linear heads by task."""
-        return self.tuning.heads
+        return self.tuning.candidate_heads if self.tuning.kept == "tuned" else {}
 
     @property
     def validation_ids(self) -> tuple[str, ...]:

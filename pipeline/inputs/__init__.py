@@ -22,7 +22,7 @@ from pipeline.inputs.decoding import (
 )
 from pipeline.inputs.loading import Loaded, Slot, auto_workers, load
 from pipeline.inputs.preparation import prepare
-from pipeline.inputs.reading import Content, read
+from pipeline.inputs.reading import Content, digest_all, read
 
 __all__ = [
     "MAX_PIXELS",
@@ -36,6 +36,7 @@ __all__ = [
     "available_decoder",
     "check_decoder",
     "decode_image",
+    "digest_all",
     "load",
     "prepare",
     "read",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +17,13 @@ from pipeline.digest import digest_array, digest_bytes
 from pipeline.errors import UnreadableError
 from pipeline.inputs.colours import as_rgb
 from pipeline.inputs.decoding import MAX_PIXELS, Decoder, decode_image
+from pipeline.processors import usable_processors
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Content", "read"]
+__all__ = ["Content", "digest_all", "read"]
 
 _lazy_pictures = threading.Lock()
 """A PIL image that is still unread may stand in a list twice: one thread loads it."""
@@ -93,6 +96,25 @@ def read(source: Any) -> Content:
         return Content(pixels, digest_array(pixels), pixels.nbytes, 0)
     pixels = as_rgb(source)
     return Content(pixels, digest_array(pixels), pixels.nbytes, 0)
+
+
+def digest_all(sources: Sequence[Any]) -> list[tuple[bytes | None, str]]:
+    """Digest the content of every source, in threads: None and the reason where it is unreadable.
+
+    Examples
+    --------
+    >>> [(len(digest), reason) for digest, reason in digest_all([b"one", b"two"])]
+    [(16, ''), (16, '')]
+    """
+
+    def digest(source: Any) -> tuple[bytes | None, str]:
+        try:
+            return read(source).digest, ""
+        except UnreadableError as error:
+            return None, error.reason
+
+    with ThreadPoolExecutor(usable_processors()) as pool:
+        return list(pool.map(digest, sources))
 
 
 def _file(path: str | Path) -> Content:

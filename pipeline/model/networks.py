@@ -89,7 +89,10 @@ def checked(backbone: Backbone, spec: EmbeddingSpec) -> Backbone:
 
 
 def given_backbones(
-    given: Any, specs: Mapping[str, EmbeddingSpec], layers: Sequence[str]
+    given: Any,
+    specs: Mapping[str, EmbeddingSpec],
+    layers: Sequence[str],
+    states: Mapping[str, Mapping[str, NDArray[Any]]],
 ) -> dict[str, Backbone]:
     """Take what a user gives to `TransferModel.load` as backbones by name.
 
@@ -98,8 +101,8 @@ def given_backbones(
     given : Backbone, nn.Module, or sequence of them
         A bare module is taken for the only backbone of the model; its taps and its
         preprocessing stand in the model.
-    specs, layers
-        Of the model.
+    specs, layers, states
+        Of the model. A module whose weights stand in the model is copied and takes them.
 
     Raises
     ------
@@ -115,6 +118,8 @@ def given_backbones(
         own = one if isinstance(one, Backbone) else _wrapped(one, specs, layers)
         if own.name not in specs:
             raise UnknownNameError("backbone", own.name, list(specs))
+        if own.name in states:
+            own = own.filled(states[own.name])
         found[own.name] = checked(own, specs[own.name])
     return found
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import ModelFileError, reason_of
 from pipeline.model.file import read_model_file, write_model_file
-from pipeline.model.networks import travelling_states
+from pipeline.model.networks import MODULE, travelling_states
 from pipeline.model.steps import pack_step, unpack_step
 from pipeline.model.values import ModelValues
 from pipeline.results import TargetResults
@@ -46,7 +46,11 @@ def save_model(model: ModelValues, path: Path) -> None:
     description = {
         "specs": {name: spec.to_json() for name, spec in model.specs.items()},
         "layers": [[name, width] for name, width in model.layers.items()],
-        "weights": {name: w for name, w in model.weights.items() if name not in states},
+        "weights": {
+            name: source
+            for name, source in model.weights.items()
+            if name not in states or source == MODULE
+        },
         "targets": [[name, _timeless(found).to_json()] for name, found in model.results.items()],
         "heads": [[name, steps] for name, steps in heads.items()],
         "split": _pack_split(model.split, tensors) if model.split is not None else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,14 @@ from pipeline.inputs import available_decoder
 from pipeline.model.in_memory import Embedded, embed_in_memory
 from pipeline.model.networks import MODULE, checked, given_backbones, rebuilt
 from pipeline.model.persistence import load_model, save_model
+from pipeline.model.torch_module import folded_heads, torch_module
 from pipeline.model.values import ModelValues
 from pipeline.samples import SampleSet
 from pipeline.spec import EmbeddingSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import nn
 
 __all__ = ["TransferModel"]
 
@@ -77,7 +79,8 @@ class TransferModel(ModelValues):
     def _backbone(self, name: str, spec: EmbeddingSpec) -> Backbone:
         if name in self.given:
             return checked(self.given[name], spec)
-        return rebuilt(spec, self.states.get(name, self.weights.get(name, "default")))
+        source = self.weights.get(name, "default")
+        return rebuilt(spec, source if source == MODULE else self.states.get(name, source))
 
     def predict(
         self,
@@ -211,6 +214,30 @@ class TransferModel(ModelValues):
             specs[name] = spec
         return specs
 
+    def to_torch(self) -> nn.Module:
+        """Make one torch module of networks and heads, from 8-bit pictures to predictions.
+
+        It is in evaluation mode with frozen parameters, shares nothing with this model, and can
+        be exported: ``torch.onnx.export(module, (pictures,), "model.onnx",
+        dynamic_shapes=[{0: "batch"}])``. It computes in float32, whatever the precision of
+        `predict` is, and rounds vectors as the model's cache did.
+
+        Returns
+        -------
+        nn.Module
+            Takes a uint8 tensor of shape (batch, height, width, 3): RGB, resized to its
+            ``image_size``, not normalised. Gives the probabilities of the classes (batch,
+            n_classes) or labels (batch, n_labels), or the number (batch,); where the model has
+            several targets, a tuple of these in the order of its ``targets``.
+
+        Raises
+        ------
+        OptionError
+            When a head is not linear in the layers, or the networks look at different pictures.
+        """
+        maps = folded_heads(self)  # before networks are built: it may refuse
+        return torch_module(self, maps, self.backbones)
+
     def save(self, path: str | Path) -> None:
         """Write the model file; one that stands there is replaced by one rename."""
         save_model(self, Path(path))
@@ -242,7 +269,7 @@ class TransferModel(ModelValues):
         """
         model = cls(**vars(load_model(Path(path), tuple(trusted))))
         if backbone is not None:
-            model.given = given_backbones(backbone, model.specs, list(model.layers))
+            model.given = given_backbones(backbone, model.specs, list(model.layers), model.states)
         return model
 
 

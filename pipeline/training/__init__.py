@@ -10,8 +10,8 @@
 """
 
 from pipeline.training.evaluation import Evaluation, evaluate
-from pipeline.training.labelled import refuse_sameness
 from pipeline.training.figures import measure, no_figures
+from pipeline.training.labelled import refuse_sameness
 from pipeline.training.learning import Learnt, learn, relearn
 from pipeline.training.stage import train
 
