@@ -17,6 +17,8 @@ from pipeline.finetuning import TunedBackbone, finetune
 
 Outputs = dict[str, tuple[Any, np.ndarray]]
 """Classes (None for a number) and probabilities (or numbers) by target."""
+Figures = dict[str, dict[str, float]]
+"""By target: accuracy and log-loss, or R2 of a number."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,10 @@ def frozen_outputs(model: TransferModel, store: EmbeddingStore) -> Outputs:
     }  # fmt: skip
 
 
-def kept_outputs(
+def measured(
     model: TransferModel, tuned: TunedBackbone, test: SampleSet, frozen: EmbeddingStore, cache: Path
-) -> Outputs:
-    """Ask what fine-tuning kept: the tuned network and its heads, or the frozen model.
+) -> dict[str, Figures]:
+    """Measure the frozen model, the tuned network and what was kept of the two on other rows.
 
     Parameters
     ----------
@@ -79,18 +81,22 @@ def kept_outputs(
     cache : Path
         Made, and removed again.
     """
-    if tuned.tuning.kept == "frozen":
-        return frozen_outputs(model, frozen)
+    tuning = tuned.tuning
     cache.unlink(missing_ok=True)
-    with embed(test, tuned, cache, options=EmbedOptions(precision="float32")) as store:
+    with embed(test, tuning.candidate, cache, options=EmbedOptions(precision="float32")) as store:
         assert store.ids == frozen.ids
         X = store.matrix(list(model.layers))[0]
     cache.unlink()
-    return {name: (head.classes, head.outputs(X)) for name, head in tuned.heads.items()}
+    heads = tuning.candidate_heads.items()
+    found = {
+        "frozen": figures(frozen_outputs(model, frozen), frozen),
+        "tuned": figures({name: (head.classes, head.outputs(X)) for name, head in heads}, frozen),
+    }
+    return found | {"kept": found[tuning.kept]}
 
 
-def figures(outputs: Outputs, store: EmbeddingStore) -> dict[str, dict[str, float]]:
-    """Measure outputs by the labels of the cache: accuracy and log-loss, or R2 of a number."""
+def figures(outputs: Outputs, store: EmbeddingStore) -> Figures:
+    """Measure outputs by the labels of the cache."""
     found = {}
     for name, (classes, values) in outputs.items():
         target = store.targets[name]

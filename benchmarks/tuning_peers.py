@@ -15,7 +15,7 @@ from accuracy import OPTIONS
 from findings import Sheet
 from measuring import AbsentError
 from PIL import Image
-from stages import Frozen, figures, frozen_outputs, kept_outputs
+from stages import Frozen, measured
 from tuning_accuracy import BACKBONE, parts
 
 from pipeline import SampleSet, embed
@@ -80,10 +80,9 @@ def _ours(
     tuned, seconds = own.tuned(**options)
     before = sum(own.seconds.values())
     with embed(test, BACKBONE, given.work / "peers-test.h5", options=OPTIONS) as held_out:
-        outputs = kept_outputs(own.model, tuned, test, held_out, given.work / "tuned.h5")
-        found = [figures(one, held_out)["label"]["accuracy"]
-                 for one in (frozen_outputs(own.model, held_out), outputs)]  # fmt: skip
-    return (before, found[0]), (before + seconds, found[1])
+        found = measured(own.model, tuned, test, held_out, given.work / "tuned.h5")
+    frozen, kept = (found[who]["label"]["accuracy"] for who in ("frozen", "kept"))
+    return (before, frozen), (before + seconds, kept)
 
 
 def _peer(name: str, table: Path, target: float, given: argparse.Namespace) -> Reached:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from accuracy import OPTIONS, digits
 from findings import Sheet, timed
-from stages import figures, frozen_outputs, kept_outputs
+from stages import Figures, figures, frozen_outputs, measured
 
 from pipeline import EmbeddingStore, SampleSet, TransferModel, embed, train
 from pipeline.config import TrainOptions
@@ -56,23 +56,21 @@ def _tuned(
     """Fine-tune one trunk for all, in both weightings, and one for each."""
     chosen = {"blocks": 2, "max_epochs": given.epochs_of_tuning or 4}
 
-    def measured(model: TransferModel, **options: Any) -> dict[str, dict[str, float]]:
+    def kept(model: TransferModel, **options: Any) -> Figures:
         tuned, seconds = timed(lambda: finetune(model, learning, **chosen, **options))
-        outputs = kept_outputs(model, tuned, test, held_out, given.work / "tuned.h5")
-        found = figures(outputs, held_out)
-        sheet.add(tuned=", ".join(model.heads), **options, kept=tuned.tuning.kept,
-                  epochs=len(tuned.tuning.epochs), seconds=seconds)  # fmt: skip
-        return found
+        found = measured(model, tuned, test, held_out, given.work / "tuned.h5")
+        for name, own in found["tuned"].items():
+            sheet.add(tuned=" + ".join(model.heads), **options, kept=tuned.tuning.kept,
+                      epochs=len(tuned.tuning.epochs), seconds=seconds, task=name, **own)  # fmt: skip
+        return found["kept"]
 
-    own = {name: measured(model)[name] for name, model in alone.items()}
+    own = {name: kept(model)[name] for name, model in alone.items()}
     for weighting in ("equal", "uncertainty"):
-        _compare(sheet, f"tuned, {weighting}", measured(together, weighting=weighting), own, None)
+        joint = kept(together, weighting=weighting)
+        _compare(sheet, f"kept of tuning, {weighting}", joint, own, None)
 
 
-def _compare(
-    sheet: Sheet, what: str, joint: dict[str, dict[str, float]], alone: dict[str, dict[str, float]],
-    target: float | None,
-) -> None:  # fmt: skip
+def _compare(sheet: Sheet, what: str, joint: Figures, alone: Figures, target: float | None) -> None:
     for name in TASKS:
         for figure in joint[name]:
             sheet.add(of=what, task=name, figure=figure, together=joint[name][figure],
