@@ -53,21 +53,27 @@ def _tuned(
     sheet: Sheet, together: TransferModel, alone: dict[str, TransferModel], learning: SampleSet,
     test: SampleSet, held_out: EmbeddingStore, given: argparse.Namespace,
 ) -> None:  # fmt: skip
-    """Fine-tune one trunk for all, in both weightings, and one for each."""
-    chosen = {"blocks": 2, "max_epochs": given.epochs_of_tuning or 4}
+    """Fine-tune one trunk for all, in both weightings, and one for each.
 
-    def kept(model: TransferModel, **options: Any) -> Figures:
+    What was tuned is compared, and what was kept: there the frozen model may stand on one side.
+    """
+    chosen = {"blocks": 2, "max_epochs": given.epochs_of_tuning or 6}
+
+    def both(model: TransferModel, **options: Any) -> dict[str, Figures]:
         tuned, seconds = timed(lambda: finetune(model, learning, **chosen, **options))
         found = measured(model, tuned, test, held_out, given.work / "tuned.h5")
-        for name, own in found["tuned"].items():
-            sheet.add(tuned=" + ".join(model.heads), **options, kept=tuned.tuning.kept,
-                      epochs=len(tuned.tuning.epochs), seconds=seconds, task=name, **own)  # fmt: skip
-        return found["kept"]
+        sheet.add(
+            tuned=" + ".join(model.heads), **options, kept=tuned.tuning.kept,
+            epochs=len(tuned.tuning.epochs), seconds=seconds,
+        )  # fmt: skip
+        return found
 
-    own = {name: kept(model)[name] for name, model in alone.items()}
+    alone_by = {name: both(model) for name, model in alone.items()}
     for weighting in ("equal", "uncertainty"):
-        joint = kept(together, weighting=weighting)
-        _compare(sheet, f"kept of tuning, {weighting}", joint, own, None)
+        joint = both(together, weighting=weighting)
+        for who in ("tuned", "kept"):
+            own = {name: found[who][name] for name, found in alone_by.items()}
+            _compare(sheet, f"{who}, {weighting}", joint[who], own, None)
 
 
 def _compare(sheet: Sheet, what: str, joint: Figures, alone: Figures, target: float | None) -> None:
