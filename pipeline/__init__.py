@@ -6,6 +6,7 @@ The house, from the doors down to the ground; imports go strictly downward::
     the order    flow                  run(): the stages one after the other
     stages       embedding             1: inputs -> cached embeddings of many layers
                  training              2: cached layers and labels -> model
+                 finetuning            3: a model -> its network with tuned top blocks
     model        model                 what predicts, and its file
     extraction   extraction            the one loop from inputs to embeddings
     assemblies   backbones, heads      frozen networks; what predicts one target
@@ -29,8 +30,14 @@ if TYPE_CHECKING:
     from pipeline.backbones import load_backbone
     from pipeline.cache import EmbeddingStore
     from pipeline.embedding import embed
-    from pipeline.estimators import LayerEmbedder, TransferClassifier, TransferRegressor
-    from pipeline.flow import run
+    from pipeline.estimators import (
+        LayerEmbedder,
+        MultiTaskTransfer,
+        TransferClassifier,
+        TransferRegressor,
+    )
+    from pipeline.finetuning import finetune
+    from pipeline.flow import run, tune
     from pipeline.model import TransferModel
     from pipeline.samples import SampleSet
     from pipeline.training import train
@@ -38,28 +45,34 @@ if TYPE_CHECKING:
 _HOMES = {
     "EmbeddingStore": "pipeline.cache",
     "LayerEmbedder": "pipeline.estimators",
+    "MultiTaskTransfer": "pipeline.estimators",
     "SampleSet": "pipeline.samples",
     "TransferClassifier": "pipeline.estimators",
     "TransferModel": "pipeline.model",
     "TransferRegressor": "pipeline.estimators",
     "embed": "pipeline.embedding",
+    "finetune": "pipeline.finetuning",
     "load_backbone": "pipeline.backbones",
     "run": "pipeline.flow",
     "train": "pipeline.training",
+    "tune": "pipeline.flow",
 }
 
 __all__ = [
     "EmbeddingStore",
     "LayerEmbedder",
+    "MultiTaskTransfer",
     "SampleSet",
     "TransferClassifier",
     "TransferModel",
     "TransferRegressor",
     "__version__",
     "embed",
+    "finetune",
     "load_backbone",
     "run",
     "train",
+    "tune",
 ]
 
 

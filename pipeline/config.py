@@ -6,6 +6,7 @@ ways, then the ``auto`` of whoever owns the noun.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,7 @@ __all__ = [
     "FinetuneOptions",
     "OnBadInput",
     "TrainOptions",
+    "TuneOptions",
     "parse_count",
     "parse_target_kinds",
 ]
@@ -108,7 +110,8 @@ class TrainOptions:
     Parameters
     ----------
     target
-        The column to predict. [default: the one called label, or the only one]
+        The column to predict; given several times, each gets a head in the one model.
+        [default: the one called label, or the only one]
     target_kind
         Overrules what a column is taken for: NAME=class, NAME=multilabel or NAME=number.
         [default: its values decide]
@@ -119,7 +122,7 @@ class TrainOptions:
         What predicts: auto, ridge, logistic, svm, knn, lda, forest, boosting, mlp or linear; or,
         fusing the layers themselves, layer_ridge or best.
     class_weight
-        balanced weighs rare classes up.
+        balanced weighs rare classes up, in every target that has classes.
     test_fraction
         Share of the rows held out for the figures; 0 holds none out.
     split_column
@@ -137,7 +140,7 @@ class TrainOptions:
         Seed of every random choice.
     """
 
-    target: str | None = None
+    target: tuple[str, ...] = ()
     target_kind: tuple[str, ...] = ()
     fusion: str = "auto"
     head: str = "auto"
@@ -150,6 +153,7 @@ class TrainOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "target", _names(self.target))
         if not 0 <= self.test_fraction < 1:
             raise OptionError(
                 f"test fraction is {self.test_fraction}, but must be at least 0 and below 1. "
@@ -162,6 +166,23 @@ class TrainOptions:
                 "refit adds the held-out rows at the end, but with test fraction 0 none are held "
                 "out. Leave one of the two out."
             )
+
+
+def _names(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Take one name, several, or none; each counts once.
+
+    Examples
+    --------
+    >>> TrainOptions(target="age").target, TrainOptions(target=["age", "sex"]).target
+    (('age',), ('age', 'sex'))
+    """
+    names = (given,) if isinstance(given, str) else tuple(given or ())
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise OptionError(
+                f"target {name!r} is named twice, but every target gets one head. Name it once."
+            )
+    return names
 
 
 @dataclass(frozen=True)
@@ -232,6 +253,39 @@ class FinetuneOptions:
         ):
             if choice not in accepted:
                 raise OptionError(f"{name} is {choice!r}, but must be {' or '.join(accepted)}.")
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """Whether `run` goes on to stage 3; `finetune` has more options.
+
+    Parameters
+    ----------
+    finetune
+        Train the top blocks of the network after the head, and keep what serves better.
+    blocks
+        How many blocks are trained, from the top.
+    max_epochs
+        Most passes over the training rows.
+    """
+
+    finetune: bool = False
+    blocks: int = FinetuneOptions.blocks
+    max_epochs: int = FinetuneOptions.max_epochs
+
+    def __post_init__(self) -> None:
+        FinetuneOptions(blocks=self.blocks, max_epochs=self.max_epochs)
+        given = [
+            name
+            for name in ("blocks", "max_epochs")
+            if getattr(self, name) != getattr(FinetuneOptions, name)
+        ]
+        if given and not self.finetune:
+            shown = given[0].replace("_", "-")
+            raise OptionError(
+                f"--{shown} is an option of fine-tuning, which was not asked for. Add --finetune, "
+                "or leave it out."
+            )
 
 
 def parse_count(what: str, value: str | int) -> int | None:

@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cache import CacheLock, EmbeddingStore
-from pipeline.config import EmbedOptions, TrainOptions, parse_target_kinds
+from pipeline.config import EmbedOptions, TrainOptions, TuneOptions, parse_target_kinds
 from pipeline.embedding import EmbeddingJob, Summary
 from pipeline.errors import CacheMismatchError, InputError, UnknownNameError
-from pipeline.heads import FUSING, check_choice, make_head
+from pipeline.finetuning import Outcome, compared, finetune
+from pipeline.heads import FUSING
 from pipeline.model import TransferModel, heldout_table, write_table
 from pipeline.results import results_json
 from pipeline.run_folder import RunFolder
-from pipeline.training import refuse_sameness, train
+from pipeline.training import refuse_fusions, refuse_heads, refuse_sameness, train
 
 if TYPE_CHECKING:
     from pipeline.samples import SampleSet, Target
 
-__all__ = ["Finished", "run"]
+__all__ = ["Finished", "run", "tune", "tuned"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,16 +40,23 @@ class Finished:
         Its file.
     embedding : Summary
     seconds : float
+    outcome : Outcome, optional
+        Of fine-tuning, if it was asked for.
     """
 
     model: TransferModel
     path: Path
     embedding: Summary
     seconds: float
+    outcome: Outcome | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Give the JSON of ``run``, as it stands in ``metrics.json``."""
-        return results_json(self.model.results, self.seconds)
+        results = results_json(self.model.results, self.seconds)
+        if self.outcome is None:
+            return results
+        both = self.outcome.to_json(self.seconds)
+        return results | {name: both[name] for name in ("kept", "rows", "frozen", "tuned")}
 
 
 def run(
@@ -56,6 +64,7 @@ def run(
     out: str | Path,
     embed_options: EmbedOptions | None = None,
     train_options: TrainOptions | None = None,
+    tune_options: TuneOptions | None = None,
     *,
     overwrite: bool = False,
     progress: bool = False,
@@ -72,8 +81,8 @@ def run(
     out : path
         The folder: ``cache.h5``, ``model.safetensors``, ``config.toml``, ``metrics.json``,
         ``predictions.csv`` (the held-out rows) and ``failed.csv``.
-    embed_options, train_options
-        Options of the two stages.
+    embed_options, train_options, tune_options
+        Options of the stages.
     overwrite : bool
         Take the place of another configuration; a cache whose spec fits is kept.
     progress : bool
@@ -94,7 +103,11 @@ def run(
     0.987
     """
     began = time.perf_counter()
-    given = (embed_options or EmbedOptions(), train_options or TrainOptions())
+    given = (
+        embed_options or EmbedOptions(),
+        train_options or TrainOptions(),
+        tune_options or TuneOptions(),
+    )
     _refuse_labels(samples, given[1])
     folder = RunFolder(Path(out))
     folder.claim(*given, overwrite=overwrite)
@@ -108,12 +121,54 @@ def run(
         layers = _layers(given[0], store)
         model = _trained(store, given[1], layers)
         model.save(folder.model)
-        header, rows = heldout_table(model, store)
+        trained_as, outcome = _trained_as(model), None
+        if given[2].finetune:
+            outcome = tuned(
+                model, samples, given[2].blocks, max_epochs=given[2].max_epochs,
+                device=given[0].device, beside=folder.model, progress=progress,
+            )  # fmt: skip
+            outcome.model.save(folder.model)
+        anew = samples if outcome is not None and outcome.model is not model else None
+        model = model if outcome is None else outcome.model
+        header, rows = heldout_table(model, store, anew)
         write_table(folder.predictions, header, rows)
-        folder.finish(_embedded_as(store, layers), _trained_as(model))
-    finished = Finished(model, folder.model, summary, time.perf_counter() - began)
+        folder.finish(_embedded_as(store, layers), trained_as)
+    finished = Finished(model, folder.model, summary, time.perf_counter() - began, outcome)
     folder.write_metrics(finished.to_json())
     return finished
+
+
+def tune(
+    model: TransferModel, samples: SampleSet, blocks: int = 2, **options: Any
+) -> TransferModel:
+    """Train the top blocks of a model's network, and give the model that serves better.
+
+    Parameters
+    ----------
+    model, samples, blocks, **options
+        As for `pipeline.finetuning.finetune`.
+
+    Returns
+    -------
+    TransferModel
+        With the tuned network inside, measured on the rows that the model holds out; or the
+        model that came in, unchanged, where the tuned network is not better.
+
+    Examples
+    --------
+    >>> from pipeline import SampleSet, TransferModel, tune
+    >>> model = TransferModel.load("out/model.safetensors")  # doctest: +SKIP
+    >>> better = tune(model, SampleSet.from_folder("photos"))  # doctest: +SKIP
+    >>> better.save("tuned.safetensors")  # doctest: +SKIP
+    """
+    return tuned(model, samples, blocks, **options).model
+
+
+def tuned(model: TransferModel, samples: SampleSet, blocks: int = 2, **options: Any) -> Outcome:
+    """Do what `tune` does, and give the figures of both networks with the model."""
+    backbone = finetune(model, samples, blocks, **options)
+    shown = {name: options[name] for name in ("device", "progress") if name in options}
+    return compared(model, samples, backbone, **shown)
 
 
 def _prepared(
@@ -151,24 +206,22 @@ def _refuse_labels(samples: SampleSet, options: TrainOptions) -> None:
     for kind, name in (("group", options.group), ("split column", options.split_column)):
         if name is not None and name not in samples.columns:
             raise UnknownNameError(kind, name, list(samples.columns))
-    for target in _targets(samples, options):
+    targets = _targets(samples, options)
+    for target in targets.values():
         refuse_sameness(target)
-        if options.head != "auto":
-            weight = None if options.class_weight == "none" else options.class_weight
-            make_head(options.head, target.kind, class_weight=weight)
+    weight = None if options.class_weight == "none" else options.class_weight
+    refuse_heads(targets, options.head, weight)
 
 
-def _targets(samples: SampleSet, options: TrainOptions) -> list[Target]:
-    names = [options.target] if options.target is not None else []
+def _targets(samples: SampleSet, options: TrainOptions) -> dict[str, Target]:
     besides = {name for name in (options.group, options.split_column) if name}
     kinds = parse_target_kinds(options.target_kind)
-    return list(samples.choose_targets(names, kinds, besides=besides).values())
+    return samples.choose_targets(options.target, kinds, besides=besides)
 
 
 def _refuse_fusion(samples: SampleSet, options: TrainOptions, layers: Mapping[str, int]) -> None:
     """Refuse a fusion that does not exist, or a layer that will not be there."""
-    for target in _targets(samples, options):
-        check_choice(options.fusion, options.head, target.kind, list(layers))
+    refuse_fusions(_targets(samples, options), options.fusion, options.head, list(layers))
 
 
 def _trained(store: EmbeddingStore, options: TrainOptions, layers: list[str]) -> TransferModel:
@@ -203,6 +256,12 @@ def _embedded_as(store: EmbeddingStore, layers: list[str]) -> dict[str, Any]:
 
 def _trained_as(model: TransferModel) -> dict[str, Any]:
     """Say what the options of stage 2 became."""
-    ((target, results),) = model.results.items()
-    fusion = "auto" if results.head in FUSING else results.fusion
-    return {"target": target, "fusion": fusion, "head": results.head}
+    found = list(model.results.values())
+    heads, fusions = {one.head for one in found}, {one.fusion for one in found}
+    became: dict[str, Any] = {"target": tuple(model.results)}
+    # What each target chose for itself stays open: the same run chooses the same again.
+    if len(heads) == 1:
+        became["head"] = found[0].head
+    if len(fusions) == 1:
+        became["fusion"] = "auto" if heads <= set(FUSING) else found[0].fusion
+    return became

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import OptionError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -28,6 +30,7 @@ __all__ = [
     "multilabel_figures",
     "number_figures",
     "results_json",
+    "with_probabilities",
 ]
 
 _BINS = 15
@@ -246,6 +249,26 @@ def few_rows_a_class() -> Iterator[None]:
 def headline(kind: str) -> str:
     """Name the one figure of a kind that is shown first."""
     return {"class": "accuracy", "number": "r2", "multilabel": "macro_f1"}[kind]
+
+
+def with_probabilities(results: Mapping[str, TargetResults]) -> list[str]:
+    """Name the targets that have probabilities: all but numbers.
+
+    Raises
+    ------
+    OptionError
+        When there is none.
+    """
+    names = [name for name, found in results.items() if found.kind != "number"]
+    if names:
+        return names
+    first, *others = map(repr, results)
+    if not others:
+        raise OptionError(f"target {first} is a number, and has no probabilities. Use predict.")
+    raise OptionError(
+        f"targets {', '.join((first, *others))} are numbers, and have no probabilities. Use "
+        "predict."
+    )
 
 
 def interval(share: float, n: int) -> tuple[float, float]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import EmbedOptions, TrainOptions
+from pipeline.config import EmbedOptions, TrainOptions, TuneOptions
 from pipeline.durable import write_durably
 from pipeline.errors import InputError, OptionError
 from pipeline.version import __version__
@@ -19,7 +19,7 @@ __all__ = ["GIVEN", "RunFolder"]
 GIVEN = "given"
 """Key of ``config.toml``: the options that were given; the others were left open."""
 
-_OPTIONS = {"embed": EmbedOptions, "train": TrainOptions}
+_OPTIONS: dict[str, Any] = {"embed": EmbedOptions, "train": TrainOptions, "finetune": TuneOptions}
 
 _NO_MATTER = frozenset(
     {"batch-size", "device", "max-pixels", "no-forward-cache", "num-workers", "on-bad-input"}
@@ -27,8 +27,11 @@ _NO_MATTER = frozenset(
 )
 """Options that change no number: they may differ from one run to the next."""
 
+_ONE_OR_SEVERAL = frozenset({"target"})
+"""Options that are written as a text where they hold only one, as most runs have."""
+
 _Tables = dict[str, Any]
-"""What ``config.toml`` holds: the tables ``embed`` and ``train``, and `GIVEN`."""
+"""What ``config.toml`` holds: a table for each stage, and `GIVEN`."""
 
 
 class RunFolder:
@@ -49,8 +52,13 @@ class RunFolder:
         self.predictions = path / "predictions.csv"
         self.failed = path / "failed.csv"
 
-    def claim(self, embed: EmbedOptions, train: TrainOptions, *, overwrite: bool) -> None:
+    def claim(self, *options: Any, overwrite: bool) -> None:
         """Make the folder, unless a run of another configuration stands there.
+
+        Parameters
+        ----------
+        *options : EmbedOptions, TrainOptions, TuneOptions
+        overwrite : bool
 
         Raises
         ------
@@ -69,7 +77,7 @@ class RunFolder:
                 "be written: --out DIR."
             ) from error
         if self.config.exists() and not overwrite:
-            differences = self._differences(_tables(embed, train))
+            differences = self._differences(_tables(options))
             if differences:
                 raise OptionError(
                     f"{self.path} holds a run of another configuration: {'; '.join(differences)}. "
@@ -77,15 +85,17 @@ class RunFolder:
                     "nothing is embedded again."
                 )
 
-    def begin(self, embed: EmbedOptions, train: TrainOptions) -> None:
-        """Write down the configuration, before the first batch."""
-        self._write_config(_tables(embed, train))
+    def begin(self, *options: Any) -> None:
+        """Write down the configuration, before the first batch; as for `claim`."""
+        self._write_config(_tables(options))
 
     def finish(self, embed: Mapping[str, Any], train: Mapping[str, Any]) -> None:
         """Write down what every option that was left open became."""
         tables = self._recorded()
         for name, resolved in (("embed", embed), ("train", train)):
-            became = {_key(option): value for option, value in resolved.items() if value}
+            became = {
+                _key(option): _plain(option, value) for option, value in resolved.items() if value
+            }
             tables[name] = _in_order(name, tables[name] | became)
         self._write_config(tables)
 
@@ -112,7 +122,8 @@ class RunFolder:
     def _recorded(self) -> _Tables:
         try:
             found = tomllib.loads(self.config.read_text(encoding="utf-8"))
-            tables = {name: dict(found[name]) for name in _OPTIONS}
+            tables = {name: dict(found[name]) for name in ("embed", "train")}
+            tables["finetune"] = dict(found.get("finetune", {}))
             return {GIVEN: str(found.get(GIVEN, "")), **tables}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
@@ -134,15 +145,16 @@ class RunFolder:
             raise InputError(f"cannot write {path}: {error.strerror}.") from error
 
 
-def _tables(embed: EmbedOptions, train: TrainOptions) -> _Tables:
+def _tables(every: Sequence[Any]) -> _Tables:
     """Give the options as TOML, without those that have no value."""
     given: list[str] = []
-    tables: dict[str, dict[str, Any]] = {"embed": {}, "train": {}}
-    for table, options in (("embed", embed), ("train", train)):
+    tables: dict[str, dict[str, Any]] = {table: {} for table in _OPTIONS}
+    left_out = [kind() for kind in list(_OPTIONS.values())[len(every) :]]
+    for table, options in zip(_OPTIONS, [*every, *left_out], strict=True):
         for field in dataclasses.fields(options):
             value = getattr(options, field.name)
             if value not in (None, ()):
-                tables[table][_key(field.name)] = _plain(value)
+                tables[table][_key(field.name)] = _plain(field.name, value)
             if value != field.default:
                 given.append(_key(field.name))
     return {GIVEN: ", ".join(given), **tables}
@@ -157,8 +169,8 @@ def _key(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _plain(value: Any) -> Any:
+def _plain(option: str, value: Any) -> Any:
     """Give what TOML can hold; a path so that it holds from any folder."""
     if isinstance(value, tuple):
-        return list(value)
+        return value[0] if option in _ONE_OR_SEVERAL and len(value) == 1 else list(value)
     return str(value.resolve()) if isinstance(value, Path) else value

@@ -70,6 +70,13 @@ _COMMANDS = {
         "The same command again embeds what is new and nothing else.",
     ),
     "train": ("training", "Fuse cached layers and train a head on them."),
+    "finetune": (
+        "finetuning",
+        "Train the top blocks of a model's network end to end.\n\n"
+        "The frozen network is kept where the tuned one is not better on rows that neither has "
+        "learnt from. The same command again goes on where a killed one stopped; Ctrl-C keeps "
+        "the best so far.",
+    ),
     "predict": ("prediction", "Predict new inputs with a trained model."),
     "evaluate": ("prediction", "Measure a model on labelled inputs (others call it val)."),
     "backbones": ("showing", "List the backbones."),
@@ -81,6 +88,7 @@ _COMMANDS = {
 _CALLED_ELSEWHERE = {
     "embed": ["extract", "features"],
     "train": ["fit"],
+    "finetune": ["tune", "fine-tune"],
     "predict": ["classify", "infer"],
     "evaluate": ["val", "validate", "test", "score"],
     "backbones": ["models"],
@@ -144,10 +152,13 @@ def _end(code: int, message: str, *more: str) -> int:
 
 
 def _interrupted(words: Sequence[str]) -> str:
-    if words[:1] in (["run"], ["embed"]):
-        return (
-            f"interrupted. What is embedded is kept; to go on: {shlex.join(['pipeline', *words])}"
-        )
+    kept = {
+        "run": "What is embedded is kept",
+        "embed": "What is embedded is kept",
+        "finetune": "Finished epochs are kept",
+    }.get(words[0] if words else "")
+    if kept:
+        return f"interrupted. {kept}; to go on: {shlex.join(['pipeline', *words])}"
     return "interrupted. Nothing was written."
 
 

@@ -25,7 +25,8 @@ def say_comparison(model: TransferModel) -> None:
             say(f"compared for {target} on rows left out:", *_table(results))
         shares = getattr(model.heads[target][-1], "layer_importance_", None)
         if shares and len(results.layers) > 1:
-            say(f"share of the layers in it: {_shares(shares)}")
+            what = "it" if len(model.heads) == 1 else target
+            say(f"share of the layers in {what}: {_shares(shares)}")
 
 
 def _table(results: TargetResults) -> list[str]:

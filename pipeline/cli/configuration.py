@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cyclopts.config import Dict
 
-from pipeline.config import EmbedOptions, TrainOptions
+from pipeline.config import EmbedOptions, TrainOptions, TuneOptions
 from pipeline.errors import InputError, UnknownNameError, reason_of
 from pipeline.run_folder import GIVEN
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["answer_from_file"]
 
-_TABLES = {"embed": EmbedOptions, "train": TrainOptions}
+_TABLES: dict[str, Any] = {"embed": EmbedOptions, "train": TrainOptions, "finetune": TuneOptions}
 
 
 def answer_from_file(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -45,12 +45,14 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         reason = getattr(error, "strerror", None) or reason_of(error)
         raise InputError(
             f"{path} cannot be read as a configuration: {reason}. Give a TOML file with the "
-            "tables [embed] and [train]."
+            "tables [embed], [train] and [finetune]."
         ) from None
     found.pop(GIVEN, None)
     for name, table in found.items():
         if not isinstance(table, dict):
-            raise InputError(f"{path}: {name!r} stands outside the tables [embed] and [train].")
+            raise InputError(
+                f"{path}: {name!r} stands outside the tables [embed], [train] and [finetune]."
+            )
         if name not in _TABLES:
             raise InputError(f"{path}: {UnknownNameError('table', name, tuple(_TABLES))}")
         known = [field.name.replace("_", "-") for field in dataclasses.fields(_TABLES[name])]

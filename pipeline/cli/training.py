@@ -52,8 +52,7 @@ def train(
     if json:
         show_json(results_json(trained.results, time.perf_counter() - began))
         return 0
-    for results in trained.results.values():
-        say_doubts(results, options.seed)
+    say_doubts(trained.results, options.seed)
     say(f"next: pipeline predict {model} NEW")
     show_figures(trained.results, model)
     return 0
@@ -62,19 +61,24 @@ def train(
 _CALLED = {"cv": "cross-validated", "loo": "leave-one-out"}
 
 
-def say_doubts(results: TargetResults, seed: int) -> None:
-    """Say what the figure stands on: held-out rows, seed, majority class, 95 % interval."""
+def say_doubts(results: dict[str, TargetResults], seed: int) -> None:
+    """Say what each figure stands on: held-out rows, seed, majority class, 95 % interval."""
+    for name, found in results.items():
+        about = f"{name}: " if len(results) > 1 else ""
+        say(f"{about}{_doubts(found, seed)}")
+
+
+def _doubts(results: TargetResults, seed: int) -> str:
     if not results.n_test:
         called, _, value = _inner_figure(results)
         what = "nothing could be measured" if value is None else f"the figure is {called}"
-        say(f"no rows were held out: {what}")
-        return
+        return f"no rows were held out: {what}"
     parts = [f"{results.n_test} held-out rows", f"seed {seed}"]
     accuracy, majority = results.figures.get("accuracy"), results.figures.get("majority")
     if accuracy is not None and majority is not None:
         low, high = interval(accuracy, results.n_test)
         parts += [f"majority class {majority:.3f}", f"95 % interval {low:.3f} to {high:.3f}"]
-    say(", ".join(parts))
+    return ", ".join(parts)
 
 
 def show_figures(results: dict[str, TargetResults], path: Path) -> None:

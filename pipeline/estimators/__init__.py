@@ -6,6 +6,7 @@ picture is embedded once however many folds ask for it.
 """
 
 from pipeline.estimators.embedder import LayerEmbedder
+from pipeline.estimators.multi_task import MultiTaskTransfer
 from pipeline.estimators.transfer import TransferClassifier, TransferRegressor
 
-__all__ = ["LayerEmbedder", "TransferClassifier", "TransferRegressor"]
+__all__ = ["LayerEmbedder", "MultiTaskTransfer", "TransferClassifier", "TransferRegressor"]

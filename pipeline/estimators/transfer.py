@@ -10,16 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.exceptions import DataConversionWarning
-from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from pipeline.errors import InputError
-from pipeline.estimators.embedder import Embeds
-from pipeline.heads import Problem
-from pipeline.model import TransferModel, spread
-from pipeline.results import TargetResults
-from pipeline.samples import Split, Target
-from pipeline.training import Learnt, learn, no_figures, refuse_sameness
+from pipeline.estimators.transfers import Transfers
+from pipeline.model import spread
+from pipeline.samples import Target
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,41 +28,10 @@ TARGET = "label"
 """Name of the only target in the model of an estimator."""
 
 
-class _Transfers(Embeds):
+class _OneTarget(Transfers):
     """What classifier and regressor share."""
 
     _kind: str
-
-    def __init__(
-        self,
-        backbone: str | Backbone = "efficientnet_lite0",
-        *,
-        layers: str | Sequence[str] = "auto",
-        pooling: str = "auto",
-        image_size: int | None = None,
-        resize: str = "crop",
-        fusion: str = "auto",
-        head: Any = "auto",
-        cache_dir: str | Path | None = None,
-        batch_size: int | str = "auto",
-        device: str = "auto",
-        precision: str = "auto",
-        on_bad_input: str = "fail",
-        random_state: int = 0,
-    ) -> None:
-        self.backbone = backbone
-        self.layers = layers
-        self.pooling = pooling
-        self.image_size = image_size
-        self.resize = resize
-        self.fusion = fusion
-        self.head = head
-        self.cache_dir = cache_dir
-        self.batch_size = batch_size
-        self.device = device
-        self.precision = precision
-        self.on_bad_input = on_bad_input
-        self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Embed the pictures, and train a head on them.
@@ -81,77 +46,16 @@ class _Transfers(Embeds):
             Rows of one group stay together in the inner folds.
         """
         fetched = self._fetch(X)
-        y = _column(y, len(X))
-        check_consistent_length(X, sample_weight, groups)
-        target = Target.decide(TARGET, y, self._kind).subset(fetched.usable)
-        rows = np.flatnonzero(target.present)
-        if not len(rows):
-            raise InputError("no input has both a label and a readable picture. Label some.")
-        refuse_sameness(target.subset(rows))
-        places = np.flatnonzero(fetched.usable)[rows]
-        problem = Problem(
-            fetched.X[rows],
-            fetched.layer_slices,
-            target.subset(rows),
-            groups=None if groups is None else list(_safe_indexing(groups, places)),
-            digests=[fetched.digests[row] for row in rows],
-            sample_weight=None if sample_weight is None else np.asarray(sample_weight)[places],
-        )
-        learnt = learn(
-            problem,
-            fusion=self.fusion,
-            head=self.head,
-            class_weight=getattr(self, "class_weight", None),
-            random_state=self.random_state,
-        )
-        self.model_ = self._model(learnt, problem)
-        return self
-
-    def _model(self, learnt: Learnt, problem: Problem) -> TransferModel:
-        cache, best = self._cache(), learnt.best
-        results = TargetResults(
-            kind=self._kind,
-            figures=no_figures(self._kind),
-            n_train=len(problem.target),
-            n_test=0,
-            layers=best.layers,
-            fusion=best.fusion,
-            head=best.head,
-            fusions=learnt.candidates,
-        )
-        ids = [digest.hex() for digest in problem.digests or ()]
-        unique = dict(zip(ids, problem.digests or (), strict=True))
-        return TransferModel(
-            specs={cache.spec.backbone: cache.spec},
-            layers={name: cache.layers[name] for name in best.layers},
-            heads={TARGET: learnt.pipeline},
-            results={TARGET: results},
-            split=Split.make(
-                list(unique), list(unique.values()), None, test_fraction=0, seed=self.random_state
-            ),
-            weights={} if cache.weights == "default" else {cache.spec.backbone: cache.weights},
-            given={} if isinstance(self.backbone, str) else {self.backbone.name: self.backbone},
-        )
-
-    def _head_input(self, X: Any) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Give the columns that the head takes, and which inputs they are of."""
-        check_is_fitted(self)
-        fetched = self._fetch(X)
-        columns = [fetched.X[:, fetched.layer_slices[name]] for name in self.model_.layers]
-        return np.concatenate(columns, axis=1), fetched.usable
+        target = Target.decide(TARGET, _column(y, len(X)), self._kind)
+        return self._fit(X, {TARGET: target}, fetched, sample_weight=sample_weight, groups=groups)
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict: shape (n_samples,); None or NaN for a skipped picture."""
         matrix, usable = self._head_input(X)
         return spread(self.model_.heads[TARGET].predict(matrix), usable, self._kind)
 
-    def save(self, path: str | Path) -> None:
-        """Write the model file that `TransferModel.load` and ``pipeline predict`` read."""
-        check_is_fitted(self)
-        self.model_.save(path)
 
-
-class TransferClassifier(ClassifierMixin, _Transfers):
+class TransferClassifier(ClassifierMixin, _OneTarget):
     """Pictures in, labels out: a frozen backbone, fused layers and a head.
 
     Parameters
@@ -165,6 +69,9 @@ class TransferClassifier(ClassifierMixin, _Transfers):
     head : str or estimator
         ``"auto"``, a key of `pipeline.heads.HEADS`, or any scikit-learn classifier.
     class_weight : {"balanced", None}
+    finetune_blocks : int
+        How many blocks of the network are trained after the head, see `pipeline.tune`; 0 leaves
+        it frozen.
     on_bad_input : {"fail", "skip"}
         ``skip`` leaves an unreadable picture out of fit, and predicts None for it.
     random_state : int
@@ -198,6 +105,7 @@ class TransferClassifier(ClassifierMixin, _Transfers):
         fusion: str = "auto",
         head: Any = "auto",
         class_weight: str | None = None,
+        finetune_blocks: int = 0,
         cache_dir: str | Path | None = None,
         batch_size: int | str = "auto",
         device: str = "auto",
@@ -213,6 +121,7 @@ class TransferClassifier(ClassifierMixin, _Transfers):
             resize=resize,
             fusion=fusion,
             head=head,
+            finetune_blocks=finetune_blocks,
             cache_dir=cache_dir,
             batch_size=batch_size,
             device=device,
@@ -234,7 +143,7 @@ class TransferClassifier(ClassifierMixin, _Transfers):
         return spread(self.model_.heads[TARGET].predict_proba(matrix), usable, "number")
 
 
-class TransferRegressor(RegressorMixin, _Transfers):
+class TransferRegressor(RegressorMixin, _OneTarget):
     """Pictures in, numbers out; parameters as for `TransferClassifier`, without class weights.
 
     Examples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
@@ -98,6 +99,25 @@ class LayerFuser(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         _check_feature_names_in(self, input_features, generate_names=False)
         return np.array(self._names_out(), dtype=object)
+
+    def widened(self, layer_slices: Mapping[str, slice]) -> Self:
+        """Give a copy that finds its layers among more of them.
+
+        Parameters
+        ----------
+        layer_slices : dict of str to slice
+            Columns of each layer of the wider ``X``, those of this one among them.
+        """
+        own = copy(self)
+        own.layers_ = {name: (layer_slices[name].start, layer_slices[name].stop)
+                       for name in self.layers_}  # fmt: skip
+        own.layer_slices = {name: slice(*span) for name, span in own.layers_.items()}
+        own.n_features_in_ = max(one.stop for one in layer_slices.values())
+        own.offset_, own.factor_ = np.zeros(own.n_features_in_), np.ones(own.n_features_in_)
+        for name, span in self.layers_.items():
+            own.offset_[slice(*own.layers_[name])] = self.offset_[slice(*span)]
+            own.factor_[slice(*own.layers_[name])] = self.factor_[slice(*span)]
+        return own
 
     def scaled(self, X: NDArray[Any], layer: str) -> NDArray[np.floating[Any]]:
         """Scale one layer of a validated ``X``: array of shape (n_samples, width)."""

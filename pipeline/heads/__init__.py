@@ -20,6 +20,7 @@ Ridge over layers, from the ground up::
 
     moments.py           sums over rows that all of it follows from
     linear_map.py        a fusion, as what it does to columns
+    sharing.py           what targets with the same labelled rows have in common
     ridge_rows.py        the problem: rows or their moments
     spectrum.py          its eigenvectors; every row left out, for every strength
     labels.py            labels as columns
@@ -56,6 +57,7 @@ from pipeline.heads.fitting import (
     is_ridge,
     makeable,
     resolved_head,
+    widened,
 )
 from pipeline.heads.folding import Folded, folded
 from pipeline.heads.former import FORMER_STEPS
@@ -65,6 +67,7 @@ from pipeline.heads.moments import Moments
 from pipeline.heads.problem import Problem
 from pipeline.heads.random_features import MOST_COMPONENTS, RandomFeatures
 from pipeline.heads.search import search_fusions
+from pipeline.heads.sharing import Sharing
 from pipeline.heads.temperature import best_temperature
 
 __all__ = [
@@ -83,6 +86,7 @@ __all__ = [
     "Moments",
     "Problem",
     "RandomFeatures",
+    "Sharing",
     "best_temperature",
     "build",
     "check_choice",
@@ -96,4 +100,5 @@ __all__ = [
     "makeable",
     "resolved_head",
     "search_fusions",
+    "widened",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import OptionError, UnknownNameError
@@ -21,6 +21,7 @@ __all__ = [
     "is_ridge",
     "makeable",
     "resolved_head",
+    "widened",
 ]
 
 FUSING = ("layer_ridge", "best")
@@ -146,6 +147,7 @@ def fit_ridge(
         random_state=random_state,
         most=problem.most_rows,
         everywhere=False,
+        sharing=problem.sharing,
     )
     found = [Candidate.from_json({"head": "ridge"} | row) for row in table]
     return _alone(winner.narrowed(list(layers or found[0].layers))), found
@@ -171,6 +173,22 @@ def fit_fusing(
     layers = list(problem.layer_slices)
     found = Candidate(own.fusion_, head, tuple(layers), own.scored_by_, own.loo_figures_)
     return _alone(own.narrowed(layers)), [found]
+
+
+def widened(pipeline: Any, layer_slices: Mapping[str, slice]) -> Any:
+    """Give a copy of a fitted pipeline that finds its layers among those of a wider ``X``.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        Of a fuser and a head, or of a layer ridge.
+    layer_slices : dict of str to slice
+        Columns of every layer of the wider ``X``.
+    """
+    from sklearn.pipeline import Pipeline
+
+    (name, first), *rest = pipeline.steps
+    return Pipeline([(name, first.widened(layer_slices)), *rest])
 
 
 def _alone(head: Any) -> Any:

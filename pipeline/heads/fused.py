@@ -143,7 +143,8 @@ class FusionTrials:
         """Try one layer; once."""
         if layer not in self._alone:
             began = time.perf_counter()
-            found = self._ridge(f"single:{layer}", (layer,), self.beside([layer]))
+            own = replace(self.beside([layer]), name=layer)
+            found = self._ridge(f"single:{layer}", (layer,), own)
             self._alone[layer] = replace(found, seconds=time.perf_counter() - began)
             return self._alone[layer]
         return replace(self._alone[layer], seconds=0.0)
@@ -164,7 +165,8 @@ class FusionTrials:
 
     @cached_property
     def _side_by_side(self) -> Fused:
-        return self._ridge("concat", list(self.layers), self.beside(list(self.layers)))
+        own = replace(self.beside(list(self.layers)), name="concat")
+        return self._ridge("concat", list(self.layers), own)
 
     def _concat(self) -> Fused:
         return self._side_by_side
@@ -217,9 +219,9 @@ class FusionTrials:
         mix = np.concatenate(
             [weight * way for weight, way in zip(weights, self._ways.values(), strict=True)]
         )
-        return self._ridge(
-            fusion, list(self.layers), LinearMap(columns, self.factors[columns], mix)
-        )
+        name = "average" if fusion == "average" else None
+        own = LinearMap(columns, self.factors[columns], mix, name)
+        return self._ridge(fusion, list(self.layers), own)
 
     def _evidence(self) -> Fused:
         every = LinearMap(slice(None), self.factors)

@@ -27,6 +27,8 @@ class LinearMap:
     columns : slice or int array of shape (n_columns,)
     factors : array of shape (n_columns,)
     mix : array of shape (n_columns, width), optional
+    name : str, optional
+        Of a map that the labels have no say in: it is the same for every target of the rows.
 
     Examples
     --------
@@ -37,6 +39,7 @@ class LinearMap:
     columns: Any
     factors: NDArray[np.float64]
     mix: NDArray[np.float64] | None = None
+    name: str | None = None
 
     @property
     def width(self) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.errors import InputError, OptionError
 from pipeline.heads.moments import Moments, cuda_device
 from pipeline.heads.ridge_rows import RidgeRows
+from pipeline.heads.sharing import Sharing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -182,13 +183,17 @@ def prepared_rows(
     *,
     random_state: int,
     most: int = MOST_ROWS,
+    sharing: Sharing | None = None,
 ) -> Prepared:
     """Go over the data once, and keep what ridge needs of it.
 
     Rows fewer than twice the features are all kept, in float64: they are the smaller problem.
-    Else the moments of all rows are taken, and some rows are kept to be looked at.
+    Else the moments of all rows are taken, and some rows are kept to be looked at. What another
+    target of the same rows has left in ``sharing`` is taken from there.
     """
     n_samples = len(Y)
+    sharing = sharing or Sharing(keeping=False)
+    known = sharing.moments.get(weight.tobytes())
     rows, together = looked_at(n_samples, families, random_state, most)
     pieces: list[NDArray[np.floating]] = []
     moments: Moments | None = None
@@ -196,10 +201,14 @@ def prepared_rows(
     for X in passes():
         own = slice(start, start + len(X))
         if moments is None and not (n_samples < 2 * X.shape[1] and len(rows) == n_samples):
-            moments = Moments.starting_at(X.mean(axis=0, dtype=np.float64), Y.mean(axis=0))
+            moments = (
+                Moments.starting_at(X.mean(axis=0, dtype=np.float64), Y.mean(axis=0))
+                if known is None
+                else known.of_features(Y.mean(axis=0))
+            )
             device = cuda_device()
         if moments is not None:
-            moments.add(X, Y[own], weight[own], device=device)
+            moments.add(X, Y[own], weight[own], device=device, outputs_only=known is not None)
         first, last = np.searchsorted(rows, [own.start, own.stop])
         inside = rows[first:last] - start
         pieces.append(X if len(inside) == len(X) else X[inside])
@@ -212,7 +221,10 @@ def prepared_rows(
     X = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     if moments is None:
         X = X.astype(np.float64)
-    return Prepared(RidgeRows(X, Y[rows], weight[rows], together, moments), rows)
+    else:
+        sharing.moments[weight.tobytes()] = moments
+    kept = sharing.of_rows(weight, rows)
+    return Prepared(RidgeRows(X, Y[rows], weight[rows], together, moments, kept), rows)
 
 
 def checked(passes: Passes, layers: Mapping[str, tuple[int, int]]) -> Passes:

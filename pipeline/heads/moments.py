@@ -78,7 +78,21 @@ class Moments:
         sums = (np.zeros(d), np.zeros(k), np.zeros((d, d)), np.zeros((d, k)), np.zeros(k))
         return cls(x, y, 0, 0.0, *sums)
 
-    def add(self, X: Any, Y: Any, weight: Any = None, *, device: str | None = None) -> Self:
+    def of_features(self, y_reference: Any) -> Self:
+        """Give a copy that knows nothing of the outputs yet: add theirs with ``outputs_only``."""
+        y = np.array(y_reference, np.float64)
+        sums = (np.zeros(len(y)), self.gram, np.zeros((len(self.x), len(y))), np.zeros(len(y)))
+        return type(self)(self.x_reference, y, self.n_samples, self.weight, self.x, *sums)
+
+    def add(
+        self,
+        X: Any,
+        Y: Any,
+        weight: Any = None,
+        *,
+        device: str | None = None,
+        outputs_only: bool = False,
+    ) -> Self:
         """Add rows.
 
         Parameters
@@ -88,6 +102,8 @@ class Moments:
         weight : array of shape (n_samples,), optional
         device : str, optional
             Where torch multiplies, such as ``"cuda"``; None multiplies in numpy.
+        outputs_only : bool
+            The features of these rows are there already.
         """
         X = np.asarray(X)
         if X.dtype not in (np.float32, np.float64):
@@ -95,21 +111,24 @@ class Moments:
         Y = np.asarray(Y)
         for start in range(0, len(X), CHUNK_ROWS):
             rows = slice(start, start + CHUNK_ROWS)
-            self._add(X[rows], Y[rows], None if weight is None else weight[rows], device)
+            self._add(
+                X[rows], Y[rows], None if weight is None else weight[rows], device, outputs_only
+            )
         return self
 
-    def _add(self, X: Any, Y: Any, weight: Any, device: str | None) -> None:
+    def _add(self, X: Any, Y: Any, weight: Any, device: str | None, outputs_only: bool) -> None:
         x = X - self.x_reference.astype(X.dtype)
         y = np.asarray(Y - self.y_reference, np.float64)
         w = np.ones(len(x)) if weight is None else np.asarray(weight, np.float64)
         if weight is not None:
             root = np.sqrt(w)[:, None]
             x, y = x * root.astype(x.dtype), y * root
-        self.n_samples += len(x)
-        self.weight += float(w.sum())
-        self.x += np.sqrt(w) @ x
+        if not outputs_only:
+            self.n_samples += len(x)
+            self.weight += float(w.sum())
+            self.x += np.sqrt(w) @ x
+            self.gram += _gram(x, device)
         self.y += np.sqrt(w) @ y
-        self.gram += _gram(x, device)
         self.cross += x.T @ y.astype(x.dtype)
         self.yy += np.einsum("ij,ij->j", y, y)
 

@@ -13,6 +13,7 @@ import numpy as np
 from pipeline.errors import OptionError
 from pipeline.fusion import find_layer
 from pipeline.heads.looking import MOST_ROWS, Passes, parted_families
+from pipeline.heads.sharing import Sharing
 from pipeline.memory import shown_bytes
 from pipeline.samples import Target, clean_column
 
@@ -45,6 +46,8 @@ class Problem:
         Starts a new pass over the rows of ``X``, which need not be in memory at once.
     most_rows : int
         Rows of such a problem that are kept to be left out.
+    sharing : Sharing, optional
+        With problems of other targets on the same rows and layers.
     """
 
     X: NDArray[np.float32] | None
@@ -55,6 +58,7 @@ class Problem:
     sample_weight: NDArray[np.floating] | None = None
     pieces: Passes | None = None
     most_rows: int = MOST_ROWS
+    sharing: Sharing | None = None
 
     @property
     def n_features(self) -> int:
@@ -111,6 +115,7 @@ class Problem:
             groups=None if self.groups is None else [self.groups[row] for row in rows],
             digests=None if self.digests is None else [self.digests[row] for row in rows],
             sample_weight=None if self.sample_weight is None else self.sample_weight[rows],
+            sharing=None,
         )
 
     def restricted(self, layers: Sequence[str]) -> Problem:
@@ -122,8 +127,8 @@ class Problem:
         slices = dict(zip(layers, map(slice, [0, *ends], ends), strict=False))
         if self.X is None:
             return replace(self, pieces=lambda: (_side_by_side(X, own) for X in self.passes()),
-                           layer_slices=slices)  # fmt: skip
-        return replace(self, X=_side_by_side(self.X, own), layer_slices=slices)
+                           layer_slices=slices, sharing=None)  # fmt: skip
+        return replace(self, X=_side_by_side(self.X, own), layer_slices=slices, sharing=None)
 
     def leave_together(self) -> list[int] | None:
         """Families as `search_fusions` takes them: none holds a whole class, or every row.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,6 +28,7 @@ from pipeline.heads.looking import (
     refuse_whole_families,
 )
 from pipeline.heads.ridge_rows import RidgeRows
+from pipeline.heads.sharing import Sharing
 from pipeline.heads.solving import Fit, solved
 from pipeline.heads.stream import Stream
 from pipeline.processors import one_thread
@@ -138,6 +139,7 @@ class LayerRidge(BaseEstimator):
         solve: Solve | None = None,
         most: int = MOST_ROWS,
         everywhere: bool = True,
+        sharing: Sharing | None = None,
     ) -> Self:
         """Fit on labels that are known and rows that come in passes.
 
@@ -153,6 +155,8 @@ class LayerRidge(BaseEstimator):
             Rows that are kept to be left out.
         everywhere : bool
             Whether to go over the data once more, for the rows that are not kept.
+        sharing : Sharing, optional
+            What other targets of the same rows have left, and what is left for others.
         """
         self.stream_ = None
         layers = resolve_slices(self.layer_slices, self.n_features_in_, whole=True)
@@ -163,8 +167,9 @@ class LayerRidge(BaseEstimator):
         self.fusion_ = self._called()
         with one_thread(len(y) <= _FEW_ROWS):
             prepared = prepared_rows(
-                passes, labels.Y, labels.weight, families, random_state=self._seed(), most=most
-            )
+                passes, labels.Y, labels.weight, families,
+                random_state=self._seed(), most=most, sharing=sharing,
+            )  # fmt: skip
             here = labels.judge.subset(prepared.looked_at)
             fit = (solve or self._solved)(prepared.rows, here, layers)
             self._settle(fit, prepared.rows, here, layers)
@@ -188,6 +193,22 @@ class LayerRidge(BaseEstimator):
         own.n_features_in_ = ends[-1]
         own.coef_ = self.coef_[..., np.concatenate([np.arange(*spans[name]) for name in layers])]
         own._forget()
+        return own
+
+    def widened(self, layer_slices: Mapping[str, slice]) -> Self:
+        """Give a copy that takes more layers, and finds its own among them.
+
+        Parameters
+        ----------
+        layer_slices : dict of str to slice
+            Columns of every layer of the wider ``X``; those of new layers count nothing.
+        """
+        own = copy(self)
+        own.layer_slices = dict(layer_slices)
+        own.n_features_in_ = max(one.stop for one in layer_slices.values())
+        own.coef_ = np.zeros((*self.coef_.shape[:-1], own.n_features_in_))
+        for name, span in resolve_slices(self.layer_slices, self.n_features_in_).items():
+            own.coef_[..., layer_slices[name]] = self.coef_[..., slice(*span)]
         return own
 
     def _solved(self, rows: RidgeRows, judge: Judge, layers: Layers) -> Fit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 
 from pipeline.heads.linear_map import LinearMap
 from pipeline.heads.moments import Moments
+from pipeline.heads.sharing import Kept
 from pipeline.heads.spectrum import Spectrum
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class RidgeRows:
     moments : Moments, optional
         Of all rows that are fitted, those above among them; None where ``X`` holds them all
         and has too few for moments to be the cheaper way.
+    kept : Kept
+        Decompositions that other targets of the same rows have made, or will ask for.
     """
 
     X: NDArray[np.floating]
@@ -42,6 +45,7 @@ class RidgeRows:
     weight: NDArray[np.float64]
     families: Sequence[NDArray[np.int64]] = ()
     moments: Moments | None = None
+    kept: Kept = field(default_factory=lambda: Kept(keeping=False))
 
     @cached_property
     def n_samples(self) -> int:
@@ -113,18 +117,36 @@ class RidgeRows:
 
     def spectrum(self, fusion: LinearMap) -> Spectrum:
         """Decompose, in the space of the features or of the rows, whichever is smaller."""
+        name = fusion.name and ("basis", fusion.name)
+        values, basis, left = self.kept.get(name, lambda: self._decomposed(fusion))
+        if self.is_wide(fusion):
+            projected = np.sqrt(values)[:, None] * (left.T @ self.outputs)
+        else:
+            projected = left.T @ self._cross(fusion)
+        place = fusion.columns
+        means = (self.x_mean[place], self.y_mean)
+        return Spectrum(place, values, basis, projected, *means, self.total)
+
+    def _decomposed(
+        self, fusion: LinearMap
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Give eigenvalues, the way from columns to eigenvectors, and these as they are solved."""
         if self.is_wide(fusion):
             features = self.features(fusion)
             values, left = _positive(*eigh(features @ features.T, driver="evd"))
-            basis = features.T @ (left / np.sqrt(values))
-            projected = np.sqrt(values)[:, None] * (left.T @ self.outputs)
-        else:
-            gram, cross = self.gram(fusion)
-            values, basis = _positive(*eigh(gram, driver="evd", overwrite_a=True))
-            projected = basis.T @ cross
-        place = fusion.columns
-        means = (self.x_mean[place], self.y_mean)
-        return Spectrum(place, values, fusion.back(basis), projected, *means, self.total)
+            return values, fusion.back(features.T @ (left / np.sqrt(values))), left
+        values, own = _positive(*eigh(self.gram(fusion)[0], driver="evd", overwrite_a=True))
+        return values, fusion.back(own), own
+
+    def _cross(self, fusion: LinearMap) -> NDArray[np.float64]:
+        if self.moments is not None:
+            return fusion.of_cross(self.moments)
+        return np.asarray(self.features(fusion).T @ self.outputs)
+
+    def coordinates(self, fusion: LinearMap, spectrum: Spectrum) -> NDArray[np.floating]:
+        """Turn the rows that are looked at into the eigenvectors."""
+        name = fusion.name and ("rows", fusion.name)
+        return self.kept.get(name, lambda: spectrum.coordinates(self.X))
 
     def solve(self, fusion: LinearMap, alpha: float) -> NDArray[np.float64]:
         """Weights of the columns for one strength: array of shape (n_columns, n_outputs)."""
@@ -144,7 +166,7 @@ class RidgeRows:
             moments = moments - gone.add(self.X[rows], self.Y[rows], self.weight[rows])
         return replace(
             self, X=self.X[kept], Y=self.Y[kept], weight=self.weight[kept], families=(),
-            moments=moments,
+            moments=moments, kept=Kept(keeping=False),
         )  # fmt: skip
 
 

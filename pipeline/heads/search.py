@@ -20,6 +20,7 @@ from pipeline.heads.judging import Judge, error_of, mean_of
 from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
 from pipeline.heads.looking import MOST_ROWS, Passes
 from pipeline.heads.ridge_base import accepted
+from pipeline.heads.sharing import Sharing
 from pipeline.heads.solving import Fit
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def search_passes(
     random_state: int = 0,
     most: int = MOST_ROWS,
     everywhere: bool = True,
+    sharing: Sharing | None = None,
 ) -> tuple[Ridge, list[Row]]:
     """Search on data that need not be in memory at once; parameters as for `search_fusions`.
 
@@ -138,7 +140,7 @@ def search_passes(
         Whether ``y`` holds classes, of whatever type.
     cv : list of (train rows, test rows), optional
         The rows of one test side leave together, instead of those of one group.
-    most, everywhere
+    most, everywhere, sharing
         As for `LayerRidgeClassifier.fit_passes`.
     """
     head = _unfitted(is_class, layer_slices, class_weight, random_state).set_params(cv=cv)
@@ -154,7 +156,10 @@ def search_passes(
         head.fusion_, head.layers_ = ranked[0].fusion, ranked[0].layers
         return ranked[0].fit(rows, judge, list(layers))
 
-    head.fit_passes(passes, y, sample_weight, groups, solve=solve, most=most, everywhere=everywhere)
+    head.fit_passes(
+        passes, y, sample_weight, groups,
+        solve=solve, most=most, everywhere=everywhere, sharing=sharing,
+    )  # fmt: skip
     return head, table
 
 

@@ -65,7 +65,7 @@ def solved(
     strengths = scale * 10**_POWERS if alphas is None else _given(alphas)
     if not judge.weight.any():  # nothing tells them apart: neither the weakest nor the strongest
         strengths = strengths[len(strengths) // 2 :][:1]
-    coordinates = spectrum.coordinates(rows.X)
+    coordinates = rows.coordinates(fusion, spectrum)
     best: Solution | None = None
     left_out = spectrum.left_out(coordinates, rows.Y, rows.weight, strengths, rows.families)
     for alpha, scores in zip(strengths.tolist(), left_out, strict=True):

@@ -204,27 +204,48 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]
         ) from error
 
 
-def heldout_table(model: TransferModel, store: EmbeddingStore) -> tuple[list[str], list[list[str]]]:
-    """Give header and rows of the held-out predictions of a model's first target.
+def heldout_table(
+    model: TransferModel, store: EmbeddingStore, samples: SampleSet | None = None
+) -> tuple[list[str], list[list[str]]]:
+    """Give header and rows of the held-out predictions of a model.
 
     Columns are ``id``, ``label``, ``prediction`` and, but for a number, the probability of
-    each class. A model that was refitted on all rows has none that are held out.
+    each class. Of several targets every held-out row has a line for each that it has a label
+    of, its name in the column ``target``; their classes differ, so there are no probabilities.
+    A model that was refitted on all rows has none that are held out.
+
+    Parameters
+    ----------
+    model : TransferModel
+    store : EmbeddingStore
+        Ids and labels, and the layers that the model takes.
+    samples : SampleSet, optional
+        The inputs, where the layers in the store are those of another network.
     """
-    target, head = next(iter(model.heads.items()))
-    kind = model.results[target].kind
-    header = ["id", "label", "prediction", *(class_names(head) if kind != "number" else [])]
-    column = store.targets[target]
-    truth = Target.decide(target, column.values, kind, store.ids)
+    several = len(model.heads) > 1
+    first = next(iter(model.heads))
+    proba = not several and model.results[first].kind != "number"
+    classes = class_names(model.heads[first]) if proba else []
+    header = ["id", *(["target"] if several else []), "label", "prediction", *classes]
     if model.split is None:
         return header, []
-    rows = model.split.rows(store.ids, "test")
-    rows = rows[truth.present[rows]]
-    X, _ = store.matrix(list(model.layers), rows)
-    answers = head_rows(head, kind, X, proba=kind != "number")
-    return header, [
-        [store.ids[row], _label(column.values[row]), *cells]
-        for row, cells in zip(rows, answers, strict=True)
-    ]
+    every = model.split.rows(store.ids, "test")
+    if samples is None:
+        X, _ = store.matrix(list(model.layers), every)
+    else:
+        places = {name: place for place, name in enumerate(samples.ids)}
+        X = model.embed(samples.subset([places[store.ids[row]] for row in every])).X
+    lines: list[tuple[int, list[str]]] = []
+    for target, head in model.heads.items():
+        kind, column = model.results[target].kind, store.targets[target]
+        present = Target.decide(target, column.values, kind, store.ids).present[every]
+        answers = head_rows(head, kind, X[present], proba=proba)
+        named = [target] if several else []
+        lines += [
+            (int(row), [store.ids[row], *named, _label(column.values[row]), *cells])
+            for row, cells in zip(every[present], answers, strict=True)
+        ]
+    return header, [line for _, line in sorted(lines, key=lambda one: one[0])]
 
 
 def _label(value: Any) -> str:

@@ -20,6 +20,7 @@ from pipeline.model.networks import MODULE, checked, given_backbones, rebuilt
 from pipeline.model.persistence import load_model, save_model
 from pipeline.model.torch_module import folded_heads, torch_module
 from pipeline.model.values import ModelValues
+from pipeline.results import with_probabilities
 from pipeline.samples import SampleSet
 from pipeline.spec import EmbeddingSpec
 
@@ -137,20 +138,18 @@ class TransferModel(ModelValues):
         Returns
         -------
         float array of shape (n_samples, n_classes), or dict of them
-            Columns in the order of ``classes_``; NaN rows for skipped inputs.
+            Columns in the order of ``classes_``; NaN rows for skipped inputs. Of several
+            targets, one that is a number has no entry.
         """
-        numbers = [name for name in self.heads if self.results[name].kind == "number"]
-        if numbers:
-            raise OptionError(
-                f"target {numbers[0]!r} is a number, and has no probabilities. Use predict."
-            )
+        names = with_probabilities(self.results)
         embedded = self.embed(X, on_bad_input=on_bad_input, **options)
-        return _only(
-            {
-                name: spread(_answers(head.predict_proba, embedded.X), embedded.usable, "number")
-                for name, head in self.heads.items()
-            }
-        )
+        found = {
+            name: spread(
+                _answers(self.heads[name].predict_proba, embedded.X), embedded.usable, "number"
+            )
+            for name in names
+        }
+        return found if len(self.heads) > 1 else _only(found)
 
     @property
     def classes_(self) -> Any:

@@ -7,6 +7,7 @@ from pipeline.samples.dealing import folds
 from pipeline.samples.listing import IMAGE_SUFFIXES
 from pipeline.samples.sample_set import SampleSet
 from pipeline.samples.split import PART_NAMES, Part, Split, read_parts
+from pipeline.samples.table import frame_columns
 from pipeline.samples.target import Kind, Target
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "choose_targets",
     "clean_column",
     "folds",
+    "frame_columns",
     "guarded",
     "read_parts",
     "stored_column",

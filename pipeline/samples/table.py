@@ -16,7 +16,15 @@ from pipeline.samples.column import Column, clean_column
 from pipeline.samples.listing import Listing, escaped, naming_failure, refuse_empty
 from pipeline.samples.split import PART_NAMES, read_parts
 
-__all__ = ["PATH", "SPLIT", "TABLE_SUFFIXES", "list_frame", "list_lines", "list_table"]
+__all__ = [
+    "PATH",
+    "SPLIT",
+    "TABLE_SUFFIXES",
+    "frame_columns",
+    "list_frame",
+    "list_lines",
+    "list_table",
+]
 
 PATH = "path"
 """The column that says where a row's file lies."""
@@ -64,6 +72,18 @@ def list_frame(frame: Any, root: Path, *, follow_outside: bool = True) -> Listin
     InputError
         If it is no data frame, has no column ``path`` or no usable row.
     """
+    columns = {name: clean_column(cells) for name, cells in frame_columns(frame).items()}
+    return _list_rows(columns, root, Path("the data frame"), follow_outside)
+
+
+def frame_columns(frame: Any) -> dict[Any, list[Any]]:
+    """Give the columns of a data frame of any library that narwhals knows.
+
+    Raises
+    ------
+    InputError
+        If it is no data frame.
+    """
     import narwhals as nw
 
     try:
@@ -74,8 +94,7 @@ def list_frame(frame: Any, root: Path, *, follow_outside: bool = True) -> Listin
             "whatever else narwhals reads."
         ) from None
     eager = eager.collect() if isinstance(eager, nw.LazyFrame) else eager
-    columns = {name: clean_column(eager[name].to_list()) for name in eager.columns}
-    return _list_rows(columns, root, Path("the data frame"), follow_outside)
+    return {name: eager[name].to_list() for name in eager.columns}
 
 
 def list_lines(file: Path, *, follow_outside: bool = False) -> Listing:

@@ -1,4 +1,4 @@
-"""Labels of a cache: which column is the target, what it is split and grouped by."""
+"""Labels of a cache: which columns are the targets, what they are split and grouped by."""
 
 from __future__ import annotations
 
@@ -28,19 +28,21 @@ class Labelled:
 
     Parameters
     ----------
-    target : Target
+    targets : dict of str to Target
+        In the order asked for.
     split : Split
+        One for all of them.
     groups : sequence, optional
         Group of each row.
     """
 
-    target: Target
+    targets: Mapping[str, Target]
     split: Split
     groups: Sequence[Any] | None
 
 
 def labelled_rows(store: EmbeddingStore, options: TrainOptions) -> Labelled:
-    """Choose the target of a cache and hold rows out.
+    """Choose the targets of a cache and hold rows out.
 
     Raises
     ------
@@ -60,25 +62,25 @@ def labelled_rows(store: EmbeddingStore, options: TrainOptions) -> Labelled:
     group = _column(options.group, columns, "group")
     given = _column(options.split_column, columns, "split column")
     besides = {name for name in (SPLIT, options.group, options.split_column) if name}
-    names = [options.target] if options.target is not None else []
     values = {name: column.values for name, column in columns.items()}
     for name in asked:
         if name not in columns:
             raise UnknownNameError("target", name, list(columns))
-    (target,) = choose_targets(values, names, kinds, besides=besides, ids=store.ids).values()
-    refuse_sameness(target)
+    targets = choose_targets(values, options.target, kinds, besides=besides, ids=store.ids)
+    for target in targets.values():
+        refuse_sameness(target)
     parts = given if given is not None else columns[SPLIT].values if SPLIT in columns else None
     split = Split.make(
         store.ids,
         [bytes(digest) for digest in store.inputs["digest"]],
-        stratifier(values, kinds, besides=besides) or target,
+        stratifier(values, kinds, besides=besides) or next(iter(targets.values())),
         test_fraction=options.test_fraction,
         seed=options.seed,
         groups=group,
         given=None if parts is None else read_parts(parts, store.ids),
         labelled=_labelled_anywhere(columns, besides),
     )
-    return Labelled(target, split, group)
+    return Labelled(targets, split, group)
 
 
 def _labelled_anywhere(columns: Mapping[str, Column], besides: set[str]) -> NDArray[np.bool_]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,12 +22,11 @@ from pipeline.heads import (
     is_ridge,
     makeable,
     resolved_head,
+    widened,
 )
 from pipeline.results import Candidate
 
 __all__ = ["Learnt", "learn", "relearn"]
-
-_log = logging.getLogger(__name__)
 
 _CALLED = {"cv": "cross-validation", "loo": "leave-one-out"}
 
@@ -55,6 +53,10 @@ class Learnt:
     def best(self) -> Candidate:
         """The candidate that won."""
         return self.candidates[0]
+
+    def reason(self) -> str:
+        """Say what was chosen and why."""
+        return _reason(self.candidates)
 
 
 def learn(
@@ -99,7 +101,6 @@ def learn(
         found = [scored, *searched]
         refit = partial(_refit, scored, head, shared)
         fitted = refit(problem)
-    _log.info("%s", _reason(found))
     return Learnt(fitted, tuple(found), refit)
 
 
@@ -113,7 +114,7 @@ def relearn(head: Any, best: Candidate, problem: Problem, random_state: int = 0)
     best : Candidate
         How it was found.
     problem : Problem
-        The rows; its layers are those of the head.
+        The rows; its layers are those of the head, or more.
     random_state : int
     """
     weights = (value for key, value in head.get_params().items() if key.endswith("class_weight"))
@@ -122,11 +123,13 @@ def relearn(head: Any, best: Candidate, problem: Problem, random_state: int = 0)
         "random_state": random_state,
     }
     if is_ridge(best.head, problem.target.kind):
-        return _refit_ridge(best, shared, problem)
-    if best.head in FUSING:
-        return _refit_fusing(best, shared, problem)
-    own = best.head if best.head in HEADS else clone(head[-1])
-    return _refit(best, own, shared, problem)
+        own = _refit_ridge(best, shared, problem)
+    elif best.head in FUSING:
+        own = _refit_fusing(best, shared, problem)
+    else:
+        kind = best.head if best.head in HEADS else clone(head[-1])
+        own = _refit(best, kind, shared, problem)
+    return widened(own, problem.layer_slices)
 
 
 def _refit(best: Candidate, head: Any, shared: Mapping[str, Any], problem: Problem) -> Any:
@@ -146,8 +149,7 @@ def _refit_fusing(best: Candidate, shared: Mapping[str, Any], problem: Problem) 
     return fit_fusing(problem.restricted(best.layers), best.head, **shared)[0]
 
 
-def _reason(found: list[Candidate]) -> str:
-    """Say what was chosen and why."""
+def _reason(found: Sequence[Candidate]) -> str:
     first, tied = found[0], [one.fusion for one in found[1:] if one.tied]
     said = f"{first.fusion} + {first.head}: {_scored(first)}"
     if len(found) == 1:

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.cache import EmbeddingStore
 from pipeline.config import TrainOptions
-from pipeline.heads import MOST_COMPONENTS, Problem
-from pipeline.memory import shown_bytes
 from pipeline.model import TransferModel, travelling_states
 from pipeline.results import TargetResults
 from pipeline.samples import Part
 from pipeline.training.figures import measure, no_figures
-from pipeline.training.labelled import Labelled, labelled_rows, refuse_sameness
-from pipeline.training.learning import learn
-from pipeline.training.memory import MemoryPlan, plan_memory
+from pipeline.training.labelled import Labelled, labelled_rows
+from pipeline.training.learning import Learnt
+from pipeline.training.rows import pieces_of, problems_of
+from pipeline.training.tasks import (
+    Task,
+    learn_tasks,
+    plan_tasks,
+    refuse_fusions,
+    refuse_heads,
+    refuse_unlearnable,
+    united,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from numpy.typing import NDArray
 
     from pipeline.samples import Target
@@ -32,7 +37,6 @@ __all__ = ["train"]
 
 _log = logging.getLogger(__name__)
 _PARTS: tuple[Part, ...] = ("train", "val", "test")
-_ROWS_AT_ONCE = 4096
 
 
 def train(
@@ -42,16 +46,17 @@ def train(
     layers: str | Sequence[str] = "all",
     head: Any = None,
 ) -> TransferModel:
-    """Fuse cached layers and train a head on them.
+    """Fuse cached layers and train a head on them, one for each target.
 
-    The held-out rows are looked at once, after everything has been chosen.
+    Every target is trained on the rows that have a label of it, as if it were the only one. The
+    held-out rows, the same for all, are looked at once, after everything has been chosen.
 
     Parameters
     ----------
     store : EmbeddingStore
         A cache with labels.
     options : TrainOptions, optional
-        Target, fusion, head, split, ...
+        Targets, fusion, head, split, ...
     layers : str or sequence of str
         Which cached layers to use: ``"all"``, or names (joined by commas). They are taken
         bottom to top, whatever their order here.
@@ -70,7 +75,7 @@ def train(
     UnknownNameError
         For a target, column, layer, fusion or head that does not exist.
     OptionError
-        For a head that cannot predict this kind of target.
+        For a head that cannot predict this kind of target (which one, if there are several).
     BackboneError
         When weights came from a file that is gone or has changed: they travel in the model.
 
@@ -88,55 +93,65 @@ def train(
     """
     options = options or TrainOptions()
     labelled = labelled_rows(store, options)
-    target, split = labelled.target, labelled.split
-    _log.info("target %s", target.describe())
+    split, targets = labelled.split, labelled.targets
+    for target in targets.values():
+        _log.info("target %s", target.describe())
     chosen = _layers(store, layers)
     specs = {owner: store.specs[owner] for owner in _owners(chosen)}
     states = travelling_states(specs, store.weights)
-    held = {part: _present(split.rows(store.ids, part), target) for part in _PARTS}
-    train_rows = np.sort(np.concatenate([held["train"], held["val"]]))
-    _say_split(labelled, len(train_rows), len(held["test"]))
-    among = f"the {len(train_rows)} rows that are left to train on"
-    refuse_sameness(target.subset(train_rows), among)
+    parts = {part: split.rows(store.ids, part) for part in _PARTS}
+    training = np.sort(np.concatenate([parts["train"], parts["val"]]))
+    tasks = {name: Task(one, _present(training, one)) for name, one in targets.items()}
+    tests = {name: Task(one, _present(parts["test"], one)) for name, one in targets.items()}
+    _say_split(labelled, tasks, tests)
+    for task in tasks.values():
+        refuse_unlearnable(task)
+    head = options.head if head is None else head
+    class_weight = None if options.class_weight == "none" else options.class_weight
+    refuse_heads(targets, head, class_weight)
+    refuse_fusions(targets, options.fusion, head, chosen)
+    every = {name: _together(task, tests[name]) for name, task in tasks.items()}
     width = sum(store.layers[name] for name in chosen)
-    if options.head == "best":
-        width = max(width, MOST_COMPONENTS)
-    most_rows = len(train_rows) + (len(held["test"]) if options.refit else 0)
-    plan = plan_memory(most_rows, width, max(len(target.classes), 1), options.memory)
-    problem = _problem(store, chosen, labelled, train_rows, plan)
-    learnt = learn(
-        problem,
+    plan = plan_tasks(every if options.refit else tasks, width, head, options.memory)
+    learnt = learn_tasks(
+        tasks,
+        problems_of(store, chosen, labelled.groups, tasks, plan),
         fusion=options.fusion,
-        head=options.head if head is None else head,
-        class_weight=None if options.class_weight == "none" else options.class_weight,
+        head=head,
+        class_weight=class_weight,
         random_state=options.seed,
+        beside=plan.side_by_side,
+        keeping=plan.keeping,
     )
-    figures: Mapping[str, float | None] = no_figures(target.kind)
-    if len(held["test"]):
-        pieces = _pieces(store, list(learnt.best.layers), held["test"])
-        figures = measure(learnt.pipeline, pieces, target.subset(held["test"]))
-    pipeline, trained_on = learnt.pipeline, len(train_rows)
-    if options.refit and len(held["test"]):
-        every = np.sort(np.concatenate([train_rows, held["test"]]))
-        pipeline = learnt.refit(_problem(store, chosen, labelled, every, plan))
-        split, trained_on = split.trained_on_all(), len(every)
-    results = TargetResults(
-        kind=target.kind,
-        figures=figures,
-        n_train=trained_on,
-        n_test=len(held["test"]),
-        layers=learnt.best.layers,
-        fusion=learnt.best.fusion,
-        head=learnt.best.head,
-        fusions=learnt.candidates,
-    )
-    owners = _owners(learnt.best.layers)
+    figures = {name: _measured(store, learnt[name], test) for name, test in tests.items()}
+    refitted = [name for name, test in tests.items() if options.refit and len(test.rows)]
+    if refitted:
+        problem_of = problems_of(store, chosen, labelled.groups, every, plan)
+        for name in refitted:
+            own = learnt[name]
+            learnt[name] = replace(own, pipeline=own.refit(problem_of(every[name])))
+        split = split.trained_on_all()
+    results = {
+        name: TargetResults(
+            kind=task.target.kind,
+            figures=figures[name],
+            n_train=len((every if name in refitted else tasks)[name].rows),
+            n_test=len(tests[name].rows),
+            layers=learnt[name].best.layers,
+            fusion=learnt[name].best.fusion,
+            head=learnt[name].best.head,
+            fusions=learnt[name].candidates,
+        )
+        for name, task in tasks.items()
+    }
+    used, heads = united(learnt, {name: store.layers[name] for name in chosen})
+    owners = _owners(list(used))
     weights = {owner: store.weights[owner] for owner in owners if owner in store.weights}
     return TransferModel(
         specs={owner: specs[owner] for owner in owners},
-        layers={name: store.layers[name] for name in learnt.best.layers},
-        heads={target.name: pipeline},
-        results={target.name: results},
+        layers=used,
+        heads=heads,
+        results=results,
         split=split,
         weights={owner: source for owner, source in weights.items() if owner not in states},
         states={owner: states[owner] for owner in owners if owner in states},
@@ -161,47 +176,31 @@ def _present(rows: NDArray[np.int64], target: Target) -> NDArray[np.int64]:
     return rows[target.present[rows]]
 
 
-def _problem(
-    store: EmbeddingStore,
-    layers: list[str],
-    labelled: Labelled,
-    rows: NDArray[np.int64],
-    plan: MemoryPlan,
-) -> Problem:
-    groups = labelled.groups
-    _, slices = store.matrix(layers, rows=slice(0, 0))
-    if not plan.in_memory:
+def _together(task: Task, test: Task) -> Task:
+    return replace(task, rows=np.sort(np.concatenate([task.rows, test.rows])))
+
+
+def _measured(store: EmbeddingStore, learnt: Learnt, test: Task) -> Mapping[str, float | None]:
+    if not len(test.rows):
+        return no_figures(test.target.kind)
+    pieces = pieces_of(store, learnt.best.layers, test.rows)
+    return measure(learnt.pipeline, pieces, test.target.subset(test.rows))
+
+
+def _say_split(labelled: Labelled, tasks: Mapping[str, Task], tests: Mapping[str, Task]) -> None:
+    split = labelled.split
+    for name, task in tasks.items():
+        about = f"{name}: " if len(tasks) > 1 else ""
+        n_train, n_test = len(task.rows), len(tests[name].rows)
         _log.info(
-            "the rows are read in pieces: at once they would take more than %s",
-            shown_bytes(plan.limit),
+            "%straining on %d rows, %d held out (seed %d)", about, n_train, n_test, split.seed
         )
-    return Problem(
-        store.matrix(layers, rows)[0] if plan.in_memory else None,
-        slices,
-        labelled.target.subset(rows),
-        groups=None if groups is None else [groups[row] for row in rows],
-        digests=[bytes(digest) for digest in store.inputs["digest"][rows]],
-        pieces=None if plan.in_memory else partial(_pieces, store, layers, rows),
-        most_rows=plan.most,
-    )
-
-
-def _pieces(
-    store: EmbeddingStore, layers: list[str], rows: NDArray[np.int64]
-) -> Iterator[NDArray[np.float32]]:
-    """Read rows piece by piece, and let each go."""
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        yield store.matrix(layers, rows[start : start + _ROWS_AT_ONCE])[0]
-        store.release()
-
-
-def _say_split(labelled: Labelled, n_train: int, n_test: int) -> None:
-    _log.info("training on %d rows, %d held out (seed %d)", n_train, n_test, labelled.split.seed)
-    if n_test and labelled.split.untested:
-        _log.info("too few rows to hold any out: %s", ", ".join(labelled.split.untested))
-    if crossing := labelled.split.crossing:
+    held_out = any(len(test.rows) for test in tests.values())
+    if held_out and split.untested:
+        _log.info("too few rows to hold any out: %s", ", ".join(split.untested))
+    if split.crossing:
         _log.info(
             "%d held-out rows have a copy, or a row of their group, among the training rows: "
             "the given split is kept as it is",
-            crossing,
+            split.crossing,
         )

@@ -17,7 +17,7 @@ def config(tmp_path):
     ("text", "sentence"),
     [
         ("[trian]\nseed = 1", "unknown table 'trian'. Did you mean 'train'?"),
-        ("seed = 1", "'seed' stands outside the tables [embed] and [train]."),
+        ("seed = 1", "'seed' stands outside the tables [embed], [train] and [finetune]."),
         ("[embed]\nbackbon = 'x'", "[embed]: unknown key 'backbon'. Did you mean 'backbone'?"),
         ("[train]\nlayers = 'x'", "[train]: unknown key 'layers'"),
         ("[embed]\nimage_size = 9", "unknown key 'image_size'. Did you mean 'image-size'?"),

@@ -9,9 +9,9 @@ from pipeline.errors import OptionError
 from pipeline.heads import Problem, fit_ridge
 from pipeline.memory import free_memory, parse_bytes, shown_bytes, used_memory
 from pipeline.samples import Target
-from pipeline.training.labelled import labelled_rows
 from pipeline.training.memory import MemoryPlan, plan_memory
-from pipeline.training.stage import _problem
+from pipeline.training.rows import problems_of
+from pipeline.training.tasks import Task
 
 SLICES = {"net/low": slice(0, 20), "net/high": slice(20, 50)}
 
@@ -63,10 +63,11 @@ def test_a_store_is_read_in_pieces_and_another_head_than_ridge_says_that_it_cann
         [str(row) for row in range(len(X))],
         {"label": labels},
     )
-    labelled = labelled_rows(store, TrainOptions())
-    rows = np.arange(0, 9_000, 2)
+    task = Task(Target.decide("label", labels), np.arange(0, 9_000, 2))
     at_once, in_pieces = (
-        _problem(store, list(SLICES), labelled, rows, MemoryPlan(in_memory, 1_500, 10**9))
+        problems_of(
+            store, list(SLICES), None, {"label": task}, MemoryPlan(in_memory, 1_500, 10**9)
+        )(task)
         for in_memory in (True, False)
     )
     pieces = [len(piece) for piece in in_pieces.passes()]

@@ -1,0 +1,89 @@
+"""``pipeline finetune``: stage 3 from the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from pipeline.cli.embedding import understood
+from pipeline.cli.talk import say, show_json
+from pipeline.cli.training import show_figures
+from pipeline.config import FinetuneOptions
+from pipeline.results import headline
+
+if TYPE_CHECKING:
+    from pipeline.finetuning import Outcome
+
+__all__ = ["finetune", "say_outcome"]
+
+
+def finetune(
+    model: Path,
+    source: Path,
+    model_out: Path,
+    /,
+    *,
+    options: Annotated[FinetuneOptions, Parameter(name="*")] = FinetuneOptions(),
+    follow_outside: bool = False,
+    json: bool = False,
+) -> int:
+    """Train the top blocks of a model's network end to end.
+
+    The frozen network is kept where the tuned one is not better on rows that neither has
+    learnt from. The same command again goes on where a killed one stopped; Ctrl-C keeps the
+    best so far.
+
+    Parameters
+    ----------
+    model
+        A model file, from train or run, with a linear head.
+    source
+        What it was trained on, with its labels.
+    model_out
+        The model file to write.
+    follow_outside
+        Also read what paths and links of the source lead to outside its folder.
+    json
+        Print one JSON object on standard output.
+    """
+    from pipeline.flow import tuned
+    from pipeline.model import TransferModel
+
+    began = time.perf_counter()
+    loaded = TransferModel.load(model)
+    samples = understood(source, follow_outside=follow_outside)
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    outcome = tuned(loaded, samples, **given, beside=model_out, progress=True)
+    outcome.model.save(model_out)
+    if json:
+        show_json(outcome.to_json(time.perf_counter() - began))
+        return 0
+    say_outcome(outcome, model_out)
+    say(f"next: pipeline predict {model_out} NEW")
+    show_figures(dict(outcome.kept), model_out)
+    return 0
+
+
+def say_outcome(outcome: Outcome, path: Path) -> None:
+    """Say what was kept and why, and both figures of every target."""
+    tuning = outcome.backbone.tuning
+    better = "better by more than" if tuning.kept == "tuned" else "not better by"
+    say(
+        f"{tuning.kept} is kept: on {len(tuning.validation_ids)} rows set aside the tuned network "
+        f"is {better} a standard error (loss {tuning.tuned_loss:.4f}, frozen "
+        f"{tuning.frozen_loss:.4f})"
+    )
+    for name, frozen in outcome.frozen.items():
+        figure = headline(frozen.kind)
+        values = (found.figures[figure] for found in (frozen, outcome.tuned[name]))
+        shown = ("nan" if value is None else f"{value:.3f}" for value in values)
+        before, after = shown
+        say(
+            f"{name}: {figure} {before} frozen, {after} tuned, on {frozen.n_test} {outcome.rows} "
+            "rows"
+        )
+    say(f"the epochs: {path}.log.csv, {path}.log.png")
