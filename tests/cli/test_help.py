@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ["run", "embed", "train", "predict", "evaluate", "backbones", "info"]
+COMMANDS = ["run", "embed", "train", "finetune", "predict", "evaluate", "backbones", "info"]
 HEAVY = {"torch", "sklearn", "scipy", "timm", "h5py", "pyarrow", "matplotlib", "openvino"}
 
 
@@ -22,7 +22,7 @@ def entries(page: str) -> dict[str, str]:
 def test_no_command_is_a_call_for_help(cli):
     code, out, err = cli()
     assert (code, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines() if re.match(r"  \w", line)][:7] == COMMANDS
+    assert [line.split()[0] for line in out.splitlines() if re.match(r"  \w", line)][:8] == COMMANDS
     assert "pipeline run FOLDER --out out" in out
     assert cli("--help")[1] == out
     assert cli("-h")[1] == out
