@@ -35,8 +35,8 @@ FULL = {"networks": [("timm/resnet50", 1), ("efficientnet_lite0", 2),
         "train_rows": 6000, "test_rows": 10_000, "seeds": 1, "draws": 5,
         "epochs_of_tuning": 0, "limit": 1200, "peer_repeats": 1, "digit_rows": 1000}  # fmt: skip
 QUICK = {"networks": [("timm/test_resnet", 1), ("timm/test_vit", 2)],
-         "rows": 80, "epochs": 3, "passes": 2, "repeats": 1, "train_rows": 300, "test_rows": 300,
-         "draws": 1, "epochs_of_tuning": 2, "limit": 60, "digit_rows": 300}  # fmt: skip
+         "rows": 80, "epochs": 3, "passes": 2, "repeats": 1, "train_rows": 200, "test_rows": 200,
+         "draws": 1, "epochs_of_tuning": 2, "limit": 20, "digit_rows": 200}  # fmt: skip
 
 
 def main() -> None:

@@ -11,9 +11,9 @@ import numpy as np
 from findings import timed
 from sklearn.metrics import r2_score
 
-from pipeline import EmbeddingStore, SampleSet, TransferModel, embed, train
+from pipeline import EmbeddingStore, SampleSet, TransferModel, embed, finetune, train
 from pipeline.config import EmbedOptions, TrainOptions
-from pipeline.finetuning import TunedBackbone, finetune
+from pipeline.finetuning import TunedBackbone
 
 Outputs = dict[str, tuple[Any, np.ndarray]]
 """Classes (None for a number) and probabilities (or numbers) by target."""

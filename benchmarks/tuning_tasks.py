@@ -10,9 +10,8 @@ from accuracy import OPTIONS, digits
 from findings import Sheet, timed
 from stages import Figures, figures, frozen_outputs, measured
 
-from pipeline import EmbeddingStore, SampleSet, TransferModel, embed, train
+from pipeline import EmbeddingStore, SampleSet, TransferModel, embed, finetune, train
 from pipeline.config import TrainOptions
-from pipeline.finetuning import finetune
 
 BACKBONE = "efficientnet_lite0"
 TASKS = ("digit", "parity", "ink")
