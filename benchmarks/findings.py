@@ -55,7 +55,7 @@ class Findings:
         measured = spread(values)
         median = measured["median"]
         if check is not None and not check["holds"]:
-            verdict = "void: the vectors differ"
+            verdict = f"void: the {check.get('of', 'vectors')} differ"
         elif target is None:
             verdict = "no target"
         else:

@@ -25,7 +25,7 @@ LOOPS = Path(__file__).with_name("loops.py")
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("transfer-pipeline", "torch", "torchvision", "timm", "openvino", "torchcodec", "numpy",
             "pillow", "h5py", "filelock", "safetensors", "scikit-learn", "scipy", "skops",
-            "embetter", "img2vec-pytorch", "thingsvision", "himalaya")  # fmt: skip
+            "embetter", "img2vec-pytorch", "thingsvision", "himalaya", "fastai")  # fmt: skip
 PROBE = 16
 """Photos that every contestant is tried on before the clock runs."""
 
@@ -167,12 +167,16 @@ def write_results(out: Path, benchmark: str, found: Mapping[str, Any]) -> None:
 
 
 def cpu_of_others() -> float | None:
-    """Seconds that all cores have worked for other processes; None where Linux does not say."""
+    """Seconds that all cores have worked for others than this process and those it has ended.
+
+    None where Linux does not say.
+    """
     file = Path("/proc/stat")
     if not file.exists():
         return None
     user, nice, system = map(int, file.read_text().split()[1:4])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - time.process_time()
+    children = os.times().children_user + os.times().children_system
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - time.process_time() - children
 
 
 def _processor() -> str:

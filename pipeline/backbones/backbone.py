@@ -182,7 +182,7 @@ class Backbone:
             chosen = [self.layers[name] for name in names]
             prepared = (
                 PreparedGraph(self.weights_digest, self.preprocess, self.pooling, names, resolved)
-                if forward_cache and self.network.weights != MODULE
+                if forward_cache and not self.network.own
                 else None
             )
             found = None if prepared is None else prepared_engine(prepared, device)

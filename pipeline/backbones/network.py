@@ -57,6 +57,8 @@ class Network:
         Whether the first of them is a class token.
     weights : str
         Where the weights came from: ``"default"``, ``"random"``, ``"module"`` or a path.
+    own : bool
+        Whether it is a module of the user's, of which weights do not tell what it computes.
     """
 
     module: nn.Module
@@ -65,6 +67,7 @@ class Network:
     prefix_tokens: int = 0
     class_token: bool = False
     weights: str = "default"
+    own: bool = False
 
 
 def axes_of(shape: Sequence[int], image_size: tuple[int, int]) -> Axes | None:

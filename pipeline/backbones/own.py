@@ -70,4 +70,5 @@ def own_network(
                 f"the submodule {name!r} cannot be a layer, whose name holds no '/' and no ','. "
                 "Rename it in the module, or tap another."
             )
-    return Network(module, {name: name for name in layers}, preprocess, weights=MODULE)
+    taps = {name: name for name in layers}
+    return Network(module, taps, preprocess, weights=MODULE, own=True)

@@ -57,11 +57,11 @@ class MultiTaskTransfer(Transfers):
     >>> from pipeline.backbones import load_backbone
     >>> pictures = np.zeros((20, 40, 40), np.uint8)
     >>> pictures[10:, :20] = 255
-    >>> targets = {"kind": ["dark"] * 10 + ["half"] * 9 + [None], "grey": [0.0] * 10 + [127.5] * 10}
+    >>> targets = {"kind": ["dark"] * 10 + ["half"] * 9 + [None], "grey": [0.0] * 10 + [90.4] * 10}
     >>> both = MultiTaskTransfer(load_backbone("timm/test_resnet", weights=None))
     >>> predicted = both.fit(pictures, targets).predict(pictures[[0, 19]])
     >>> predicted["kind"], predicted["grey"].round()
-    (array(['dark', 'half'], dtype='<U4'), array([  0., 128.]))
+    (array(['dark', 'half'], dtype='<U4'), array([ 0., 90.]))
     """
 
     def __init__(
@@ -174,8 +174,8 @@ class MultiTaskTransfer(Transfers):
             truth = Target.decide(name, cells, results[name].kind).subset(usable)
             if not truth.present.any():
                 raise InputError(
-                    f"target {name!r} has no input with both a label and a readable picture: "
-                    "there is nothing to score. Label some, or leave the target out."
+                    f"no input has both a label of {name!r} and a readable picture: there is "
+                    "nothing to score. Label some, or leave the target out."
                 )
             figures = measure(
                 self.model_.heads[name], [matrix[truth.present]], truth.subset(truth.present)

@@ -88,7 +88,8 @@ class Transfers(Embeds):
         """Train a head for every target, on the rows that have a label and could be read."""
         check_consistent_length(X, sample_weight, groups)
         self._refuse_weights(sample_weight)
-        tasks = {name: _task(target, fetched) for name, target in targets.items()}
+        about = {name: f" of {name!r}" if len(targets) > 1 else "" for name in targets}
+        tasks = {name: _task(one, fetched, about[name]) for name, one in targets.items()}
         class_weight = getattr(self, "class_weight", None)
         refuse_heads(targets, self.head, class_weight)
         refuse_fusions(targets, self.fusion, self.head, list(fetched.layer_slices))
@@ -203,13 +204,11 @@ class Transfers(Embeds):
         self.model_.save(path)
 
 
-def _task(target: Target, fetched: Fetched) -> Task:
+def _task(target: Target, fetched: Fetched, about: str) -> Task:
+    """Find the rows of a target; ``about`` names it in an error where there are several."""
     own = target.subset(fetched.usable)
     task = Task(own, np.flatnonzero(own.present))
     if not len(task.rows):
-        raise InputError(
-            f"target {target.name!r} has no input with both a label and a readable picture. "
-            "Label some."
-        )
+        raise InputError(f"no input has both a label{about} and a readable picture. Label some.")
     refuse_sameness(own.subset(task.rows))
     return task

@@ -123,27 +123,16 @@ def train(
         beside=plan.side_by_side,
         keeping=plan.keeping,
     )
-    figures = {name: _measured(store, learnt[name], test) for name, test in tests.items()}
-    refitted = [name for name, test in tests.items() if options.refit and len(test.rows)]
-    if refitted:
-        problem_of = problems_of(store, chosen, labelled.groups, every, plan)
-        for name in refitted:
-            own = learnt[name]
-            learnt[name] = replace(own, pipeline=own.refit(problem_of(every[name])))
+    # Measured before the winners are refitted on the held-out rows, too.
+    results = {name: _results(store, task, tests[name], learnt[name])
+               for name, task in tasks.items()}  # fmt: skip
+    if options.refit and any(len(test.rows) for test in tests.values()):
         split = split.trained_on_all()
-    results = {
-        name: TargetResults(
-            kind=task.target.kind,
-            figures=figures[name],
-            n_train=len((every if name in refitted else tasks)[name].rows),
-            n_test=len(tests[name].rows),
-            layers=learnt[name].best.layers,
-            fusion=learnt[name].best.fusion,
-            head=learnt[name].best.head,
-            fusions=learnt[name].candidates,
-        )
-        for name, task in tasks.items()
-    }
+        problem_of = problems_of(store, chosen, labelled.groups, every, plan)
+        for name in (name for name, test in tests.items() if len(test.rows)):
+            refitted = learnt[name].refit(problem_of(every[name]))
+            learnt[name] = replace(learnt[name], pipeline=refitted)
+            results[name] = replace(results[name], n_train=len(every[name].rows))
     used, heads = united(learnt, {name: store.layers[name] for name in chosen})
     owners = _owners(list(used))
     weights = {owner: store.weights[owner] for owner in owners if owner in store.weights}
@@ -180,11 +169,22 @@ def _together(task: Task, test: Task) -> Task:
     return replace(task, rows=np.sort(np.concatenate([task.rows, test.rows])))
 
 
-def _measured(store: EmbeddingStore, learnt: Learnt, test: Task) -> Mapping[str, float | None]:
-    if not len(test.rows):
-        return no_figures(test.target.kind)
-    pieces = pieces_of(store, learnt.best.layers, test.rows)
-    return measure(learnt.pipeline, pieces, test.target.subset(test.rows))
+def _results(store: EmbeddingStore, task: Task, test: Task, learnt: Learnt) -> TargetResults:
+    """Measure a head on its held-out rows."""
+    figures: Mapping[str, float | None] = no_figures(task.target.kind)
+    if len(test.rows):
+        pieces = pieces_of(store, learnt.best.layers, test.rows)
+        figures = measure(learnt.pipeline, pieces, test.target.subset(test.rows))
+    return TargetResults(
+        kind=task.target.kind,
+        figures=figures,
+        n_train=len(task.rows),
+        n_test=len(test.rows),
+        layers=learnt.best.layers,
+        fusion=learnt.best.fusion,
+        head=learnt.best.head,
+        fusions=learnt.candidates,
+    )
 
 
 def _say_split(labelled: Labelled, tasks: Mapping[str, Task], tests: Mapping[str, Task]) -> None:
