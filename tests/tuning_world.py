@@ -61,13 +61,12 @@ def prepared(pictures, preprocess) -> np.ndarray:
 
 
 def model_of(samples: SampleSet, backbone=None, **options) -> TransferModel:
-    """Embed with a small network, and train on all of its layers."""
+    """Embed with a small network, exactly, and train on all of its layers."""
     backbone = backbone or three_blocks()
     given = {"head": "ridge", "fusion": "concat", **options}
+    exactly = EmbedOptions(precision="float32", store_dtype="float32")
     with tempfile.TemporaryDirectory() as folder:
-        store = embed(
-            samples, backbone, Path(folder, "cache.h5"), options=EmbedOptions(precision="float32")
-        )
+        store = embed(samples, backbone, Path(folder, "cache.h5"), options=exactly)
         model = train(store, TrainOptions(**given))
         store.close()
     model.given = {backbone.name: backbone}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline.config import FinetuneOptions
+from pipeline.digest import DIGEST_SIZE, digest_bytes
 from pipeline.durable import write_durably
 from pipeline.finetuning.log import draw_log, log_table
 from pipeline.finetuning.rows import TuningRows
@@ -93,15 +94,22 @@ class Traces:
     def read_state(self) -> dict[str, Any] | None:
         """Read the state of a tuning that was killed; None where there is none of this key."""
         try:
-            state: dict[str, Any] = torch.load(self.state, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError):
+            content = self.state.read_bytes()
+        except OSError:
             return None
-        return state if state.get("key") == self.key else None
+        digest, content = content[:DIGEST_SIZE], content[DIGEST_SIZE:]
+        if digest != digest_bytes(content):  # damaged, or not ours: torch would not always notice
+            return None
+        state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+        return state if state["key"] == self.key else None
 
     def write_state(self, state: Mapping[str, Any]) -> None:
         """Keep the state, whole or not at all."""
+        file = io.BytesIO()
+        torch.save({**state, "key": self.key}, file)
+        content = file.getvalue()
         with write_durably(self.state) as temporary:
-            torch.save({**state, "key": self.key}, temporary)
+            temporary.write_bytes(digest_bytes(content) + content)
 
     def finish(self, tuning: Tuning) -> None:
         """Remove what only a tuning under way needs, and write its log."""
