@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -107,7 +108,7 @@ class Cut(EmbeddingGraph):
         -------
         float32 Tensor of shape (batch, sum of widths)
         """
-        with self._entering(None):
+        with self._entering():
             return self.packed(pictures, self.layers)
 
     def resume(self, entering: Tensor, below: Tensor) -> Tensor:
@@ -124,9 +125,9 @@ class Cut(EmbeddingGraph):
         float32 Tensor of shape (batch, sum of widths)
             What `forward` gives for the same pictures.
         """
-        # All below runs too, on one black picture, so that whatever the network does between
-        # its blocks is done; its result is not used.
-        with self._entering(entering):
+        # What the network does between its modules is done too, with what those below gave for
+        # one black picture; its result is not used.
+        with self._standing_in(entering):
             above = self.packed(self._black(), self.above)
         return torch.cat([below, above], dim=1)
 
@@ -152,16 +153,15 @@ class Cut(EmbeddingGraph):
         return torch.zeros((1, *size, 3), dtype=torch.uint8, device=self.shift.device)
 
     @contextmanager
-    def _entering(self, replaced: Tensor | None) -> Iterator[None]:
-        """Let the boundary give something else, and gradients begin there."""
+    def _entering(self) -> Iterator[None]:
+        """Let gradients begin at the boundary."""
         if self._boundary is None:
             yield
             return
         asked = torch.is_grad_enabled()
 
-        def enter(_module: nn.Module, _inputs: Any, _output: Any) -> Tensor | None:
+        def enter(*_: Any) -> None:
             torch.set_grad_enabled(asked)
-            return replaced
 
         handle = self.module.get_submodule(self._boundary).register_forward_hook(enter)
         try:
@@ -169,6 +169,61 @@ class Cut(EmbeddingGraph):
                 yield
         finally:
             handle.remove()
+
+    @contextmanager
+    def _standing_in(self, entering: Tensor) -> Iterator[None]:
+        """Let every module up to the boundary give something without running."""
+        asked = torch.is_grad_enabled()
+        boundary = self.module.get_submodule(str(self._boundary))
+
+        def enter(*_: Any, **__: Any) -> Tensor:
+            torch.set_grad_enabled(asked)
+            return entering
+
+        given = {module: _giving(output) for module, output in self._given_by_those_below.items()}
+        try:
+            for module, stand_in in (given | {boundary: enter}).items():
+                module.forward = stand_in
+            with torch.no_grad():
+                yield
+        finally:
+            for module in given | {boundary: enter}:
+                del module.forward  # the method of its class shows again
+
+    @cached_property
+    def _given_by_those_below(self) -> dict[nn.Module, Any]:
+        """Keep what the outermost modules below the boundary give for a black picture."""
+        path = str(self._boundary).split(".")
+        around = {".".join(path[:depth]) for depth in range(len(path))}
+        outermost = [
+            child
+            for name in around
+            for own, child in self.module.get_submodule(name).named_children()
+            if f"{name}.{own}".lstrip(".") not in around
+        ]
+        boundary, entered = self.module.get_submodule(str(self._boundary)), False
+        given: dict[nn.Module, Any] = {}
+
+        def keep(module: nn.Module, _inputs: Any, output: Any) -> None:
+            nonlocal entered
+            if entered:
+                given.pop(module, None)  # it is needed above, too
+            else:
+                given.setdefault(module, output)
+            entered |= module is boundary
+
+        handles = [module.register_forward_hook(keep) for module in outermost]
+        try:
+            with torch.no_grad():
+                self.packed(self._black(), self.layers)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return given
+
+
+def _giving(output: Any) -> Callable[..., Any]:
+    return lambda *_, **__: output
 
 
 def _leaves(output: Tensor, seen: set[Any]) -> Iterator[Tensor]:
