@@ -92,8 +92,13 @@ def _cache_info(file: Path) -> dict[str, Any]:
 def _model_info(file: Path) -> dict[str, Any]:
     from pipeline.model import read_model_file
 
-    description, _ = read_model_file(file)
+    description, tensors = read_model_file(file)
     targets = dict(description["targets"])
+    inside = [
+        name
+        for name in description["specs"]
+        if any(tensor.startswith(f"backbones/{name}/") for tensor in tensors)
+    ]
     return {
         "kind": "model",
         "rows": max(found["n_train"] for found in targets.values()),
@@ -101,6 +106,7 @@ def _model_info(file: Path) -> dict[str, Any]:
         "complete": True,
         "targets": targets,
         "specs": description["specs"],
+        "weights_inside": inside,
     }
 
 
@@ -111,9 +117,10 @@ def _in_words(found: dict[str, Any]) -> list[str]:
         lines.append("an unfinished embedding lies beside it: the same embed command goes on")
     for name, spec in found["specs"].items():
         height, width = spec["preprocess"]["image_size"]
+        inside = ", its weights inside" if name in found.get("weights_inside", ()) else ""
         lines.append(
-            f"backbone {name}: {height} x {width} px, {spec['preprocess']['resize']}, "
-            f"pooling {spec['pooling']}, {spec['precision']}, stored as {spec['store_dtype']}"
+            f"backbone {name}: {height} x {width} px, {spec['preprocess']['resize']}, pooling "
+            f"{spec['pooling']}, {spec['precision']}, stored as {spec['store_dtype']}{inside}"
         )
     lines += [f"layer {name}  {width}" for name, width in found["layers"].items()]
     lines += [f"target {name}: {_target(about)}" for name, about in found["targets"].items()]

@@ -38,23 +38,40 @@ class Judge:
         scores : sequence of Tensors of shape (n_validation, n_outputs)
             One a task.
         soften : bool
-            Whether each class task gets the temperature that suits these rows best.
+            Whether each class task gets a temperature. It is that which suits the other half of
+            the rows best: no row helps to judge itself.
         """
         parts = []
         for task, own in zip(self.tasks, scores, strict=True):
             if soften:
-                own = own / self.temperature(task, own)
+                own = self._softened(task, own)
             weight = task.weight[self.rows].double()
             losses = task.losses(own.double(), self.rows)
             parts.append((losses * weight / weight.sum()).numpy())
         return np.asarray(np.mean(parts, axis=0), np.float64)
 
-    def temperature(self, task: Task, scores: Tensor) -> float:
-        """Find the temperature of the lowest log-loss; 1 where there are no classes."""
-        if task.kind != "class":
+    def _softened(self, task: Task, scores: Tensor) -> Tensor:
+        halves = (slice(0, None, 2), slice(1, None, 2))
+        softened = torch.empty_like(scores, dtype=torch.float64)
+        for own, other in (halves, halves[::-1]):
+            softened[own] = scores[own] / self.temperature(task, scores[other], other)
+        return softened
+
+    def temperature(self, task: Task, scores: Tensor, part: slice = slice(None)) -> float:
+        """Find the temperature of the lowest log-loss; 1 where there are no classes.
+
+        Parameters
+        ----------
+        task : Task
+        scores : Tensor of shape (n_part, n_outputs)
+        part : slice
+            Which of the validation rows they are of.
+        """
+        rows = self.rows[part]
+        if task.kind != "class" or not task.weight[rows].any():
             return 1.0
-        weight = task.weight[self.rows].numpy()
-        return best_temperature(scores.double().numpy(), task.goal[self.rows].numpy(), weight)
+        weight = task.weight[rows].numpy()
+        return best_temperature(scores.double().numpy(), task.goal[rows].numpy(), weight)
 
     def accuracy(self, scores: Sequence[Tensor]) -> float:
         """Mean over the tasks of the share of right answers, or of the variance explained."""
@@ -63,14 +80,14 @@ class Judge:
         )
 
     def figures(self, scores: Sequence[Tensor]) -> dict[str, dict[str, float | None]]:
-        """Give accuracy and log-loss at the best temperature, or R squared and squared error.
+        """Give accuracy and log-loss, softened as for `losses`, or R squared and squared error.
 
         Numbers are in their own unit; the error is the standard error of the loss.
         """
         found = {}
         for task, own in zip(self.tasks, scores, strict=True):
             right, loss = ("r2", "mse") if task.kind == "number" else ("accuracy", "log_loss")
-            softened = (own / self.temperature(task, own)).double()
+            softened = self._softened(task, own)
             present = task.weight[self.rows] > 0
             losses = task.losses(softened, self.rows)[present] * task.norm * task.spread**2
             error = float(losses.std() / len(losses) ** 0.5) if len(losses) > 1 else None

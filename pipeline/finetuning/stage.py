@@ -120,7 +120,7 @@ def _only_backbone(model: TransferModel) -> Backbone:
     return backbone
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Stage:
     """What the steps of a fine-tuning share."""
 
@@ -130,6 +130,7 @@ class _Stage:
     rows: TuningRows
     options: FinetuneOptions
     traces: Traces
+    begun: Start | None = None
 
     @property
     def seed(self) -> int:
@@ -187,7 +188,10 @@ class _Stage:
         return min(self.options.views, self.options.max_epochs + 1)
 
     def start(self, X: NDArray[np.float32]) -> Start:
-        return Start.of(self.model, self.rows, X, self.seed)
+        """Fit the frozen model without the validation rows, once."""
+        if self.begun is None:
+            self.begun = Start.of(self.model, self.rows, X, self.seed)
+        return self.begun
 
     def views(self, X: NDArray[np.float32]) -> list[View]:
         """Settle how pictures are looked at, once the frozen network has seen them as they are."""

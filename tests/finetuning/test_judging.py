@@ -42,6 +42,9 @@ def test_losses_are_each_rows_share_of_the_mean_over_the_tasks():
     np.testing.assert_allclose(found, (own * shares + squares) / 2, rtol=1e-6)
 
 
+EVEN, ODD = slice(0, None, 2), slice(1, None, 2)
+
+
 def smoothed(temperature, scores, goal, weight):
     """Loss with the softened goals of Platt, by hand."""
     soft = 1 / (weight.sum() + 2)
@@ -60,9 +63,20 @@ def test_the_temperature_is_that_of_the_lowest_loss():
         bounds=(-5, 5), method="bounded", options={"xatol": 1e-9},
     )  # fmt: skip
     assert found == pytest.approx(np.exp(best.x), rel=1e-4)
+
+
+def test_each_half_of_the_rows_is_softened_by_the_temperature_of_the_other():
+    rows = np.arange(N)
+    judge = Judge([classes()], torch.arange(N))
+    scores = scores_of(rows)
+    even, odd = (
+        Judge(judge.tasks, torch.arange(N)[part]).temperature(judge.tasks[0], scores[part])
+        for part in (EVEN, ODD)
+    )
+    assert even != odd
+    by_hand = scores / torch.tensor([odd, even] * N)[:N, None]
     soft = judge.losses([scores], soften=True)
-    by_hand = judge.losses([scores / found], soften=False)
-    np.testing.assert_allclose(soft, by_hand, rtol=1e-9)
+    np.testing.assert_allclose(soft, judge.losses([by_hand], soften=False), rtol=1e-6)
 
 
 def test_what_has_no_classes_has_no_temperature():
@@ -136,8 +150,9 @@ def test_figures_are_in_the_units_of_the_targets():
     judge = Judge([kind := classes(), number := numbers()], torch.arange(N))
     scores, guesses = scores_of(rows), torch.from_numpy(RNG.normal(size=(N, 1)))
     found = judge.figures([scores, guesses])
-    temperature = judge.temperature(kind, scores)
-    own = -log_softmax(scores.numpy() / temperature, axis=1)[rows, rows % 3]
+    even, odd = (judge.temperature(kind, scores[part], part) for part in (EVEN, ODD))
+    softened = scores.numpy() / np.where(rows % 2, even, odd)[:, None]
+    own = -log_softmax(softened, axis=1)[rows, rows % 3]
     right = (scores.numpy().argmax(1) == rows % 3).mean()
     assert found["kind"] == {
         "accuracy": pytest.approx(right),
