@@ -72,8 +72,8 @@ def test_it_learns_what_the_frozen_network_does_not_see():
     assert tuned.heads == tuning.candidate_heads
     assert (tuned.name, list(tuned.layers)) == ("own", TAPS)
     # Pictures that nobody has seen: the heads on the new network against the model.
-    unseen = [stripe(row, kind) for row, kind in enumerate(slants(900)[600:], 600)]
-    truth = np.array(slants(900)[600:])
+    unseen = [stripe(row, kind) for row, kind in enumerate(slants(750)[600:], 600)]
+    truth = np.array(slants(750)[600:])
     before = (model.predict(unseen) == truth).mean()
     head = tuned.heads["label"]
     vectors = tuned.embed(prepared(unseen, tuned.preprocess))
@@ -230,7 +230,7 @@ def test_the_order_of_the_source_does_not_decide_which_rows_judge(model, samples
     backwards = samples.subset(np.arange(N)[::-1])
     other = finetune(model, backwards, **QUICK)
     assert set(other.validation_ids) == set(tuned.validation_ids)
-    assert other.tuning.frozen_loss == pytest.approx(tuned.tuning.frozen_loss, rel=1e-4)
+    assert other.tuning.frozen_loss == pytest.approx(tuned.tuning.frozen_loss, rel=1e-2)
 
 
 CALL = {"blocks": 2, "views": 3, "max_epochs": 5, "lr": 0.02, "flip": "no"}

@@ -108,13 +108,27 @@ def test_several_labels_are_a_logit_each(samples):
     np.testing.assert_allclose(expit(found), model.predict_proba(tagged), atol=1e-4)
 
 
-def test_the_heads_that_start_it_have_not_seen_the_validation_rows(samples):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"head": "ridge"},
+        {"head": "ridge", "fusion": "late", "class_weight": "balanced"},
+        {"head": "logistic", "fusion": "weighted", "class_weight": "balanced"},
+        {"head": "svm", "fusion": "last"},
+        {"head": "layer_ridge", "fusion": "auto"},
+    ],
+    ids=lambda options: options["head"],
+)
+def test_the_heads_that_start_it_have_not_seen_the_validation_rows(samples, options):
     """They are those of a model that holds these rows out too."""
-    model = model_of(samples)
+    kinds = samples.columns["label"].copy()
+    kinds[::6] = "right"  # classes of different sizes
+    samples = dataclasses.replace(samples, columns={"label": kinds})
+    model = model_of(samples, **options)
     rows, X, start = started(model, samples)
     aside = {rows.samples.ids[row] for row in rows.validation} | set(model.split.test_ids)
     parts = tuple("test" if name in aside else "train" for name in samples.ids)
-    other = model_of(dataclasses.replace(samples, split=parts))
+    other = model_of(dataclasses.replace(samples, split=parts), **options)
     assert set(other.split.train_ids) == {rows.samples.ids[row] for row in rows.train}
     expected = other.predict_proba(rows.samples)
     np.testing.assert_allclose(start.heads["label"].outputs(X), expected, atol=1e-6)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.special import expit, softmax
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -19,7 +20,7 @@ from sklearn.svm import SVC
 
 from pipeline.errors import OptionError
 from pipeline.fusion import ConcatFusion, make_fuser
-from pipeline.heads import Problem, fit_ridge, folded, make_head
+from pipeline.heads import Folded, Problem, fit_ridge, folded, make_head
 from pipeline.heads import folding as folding_module
 from pipeline.samples import Target
 
@@ -294,3 +295,40 @@ def test_labels_that_trees_tell_apart_are_refused(own):
         folded(head, "multilabel", 7)
     assert str(caught.value).startswith(f"the head {type(own).__name__} is not linear")
     assert "Linear are logistic, ridge, svm, lda, linear, and" in str(caught.value)
+
+
+def maps(kind, classes, width=5):
+    rng = np.random.default_rng(1)
+    n = 1 if classes is None else len(classes)
+    names = None if classes is None else np.array(classes)
+    return Folded(rng.normal(size=(n, width)), rng.normal(size=n), names, kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes"),
+    [
+        ("class", LABELS[:2]),
+        ("class", LABELS),
+        ("class", [3, 7, 9]),
+        ("multilabel", ["a", "b", "c"]),
+        ("multilabel", ["a"]),
+        ("number", None),
+    ],
+)
+def test_as_an_estimator_it_predicts_the_same_and_fits_another(kind, classes):
+    own = maps(kind, classes)
+    head = own.estimator()
+    X = np.random.default_rng(2).normal(size=(40, 5))
+    expected = own.outputs(X)
+    if kind == "number":
+        np.testing.assert_allclose(head.predict(X), expected[:, 0], rtol=1e-12)
+    else:
+        np.testing.assert_allclose(head.predict_proba(X), expected, atol=1e-12)
+        assert head.classes_.tolist() == classes
+    again = folded(Pipeline([("head", head)]), kind, 5)
+    np.testing.assert_allclose(again.outputs(X), expected, atol=1e-9)
+    if kind == "class":
+        assert (head.predict(X) == own.classes[expected.argmax(1)]).all()
+        other = clone(head).fit(X, np.array(["up", "down"])[np.arange(40) % 2])
+        assert other.classes_.tolist() == ["down", "up"]
+        assert head.classes_.tolist() == classes
