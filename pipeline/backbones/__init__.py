@@ -8,7 +8,7 @@
 `checkpoint`            weights from a local file
 `network`, `stages`     a module with its taps, and which modules to tap
 `graph`, `prepared`     the one embedding graph, and converted ones that are kept
-`cut`                   the same with top blocks that can be trained
+`cut`, `depthwise`      the same with top blocks that can be trained, quickly
 `engines`               what runs it on a device
 `backbone`              `Backbone` itself
 ======================  ==========================================================

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.backbones.depthwise import QuickDepthwise
 from pipeline.backbones.graph import EmbeddingGraph
 from pipeline.backbones.layer import Layer
 from pipeline.backbones.network import tap_shapes, tapped
@@ -108,7 +109,7 @@ class Cut(EmbeddingGraph):
         -------
         float32 Tensor of shape (batch, sum of widths)
         """
-        with self._entering():
+        with self._entering(), QuickDepthwise():
             return self.packed(pictures, self.layers)
 
     def resume(self, entering: Tensor, below: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ class Cut(EmbeddingGraph):
         """
         # What the network does between its modules is done too, with what those below gave for
         # one black picture; its result is not used.
-        with self._standing_in(entering):
+        with self._standing_in(entering), QuickDepthwise():
             above = self.packed(self._black(), self.above)
         return torch.cat([below, above], dim=1)
 
