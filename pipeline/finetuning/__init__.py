@@ -4,7 +4,7 @@
 
     stage.py      finetune()
     rows.py       which rows are trained on, and which judge
-    tasks.py      a target as a loss
+    objectives.py  a target as a loss
     start.py      the frozen model that it begins with
     network.py    the cut network with the heads as its linear layers
     looking.py    what the frozen blocks give, once for every view

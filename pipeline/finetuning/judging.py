@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.finetuning.tasks import Task
+from pipeline.finetuning.objectives import Objective
 from pipeline.heads import best_temperature
 
 __all__ = ["Chosen", "Judge", "choose_weights"]
@@ -19,15 +19,15 @@ __all__ = ["Chosen", "Judge", "choose_weights"]
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """The validation rows, and how much each counts for each task.
+    """The validation rows, and how much each counts for each objective.
 
     Parameters
     ----------
-    tasks : sequence of Task
+    objectives : sequence of Objective
     rows : int64 Tensor of shape (n_validation,)
     """
 
-    tasks: Sequence[Task]
+    objectives: Sequence[Objective]
     rows: Tensor
 
     def losses(self, scores: Sequence[Tensor], *, soften: bool) -> NDArray[np.float64]:
@@ -36,47 +36,47 @@ class Judge:
         Parameters
         ----------
         scores : sequence of Tensors of shape (n_validation, n_outputs)
-            One a task.
+            One a objective.
         soften : bool
             Whether each class task gets a temperature. It is that which suits the other half of
             the rows best: no row helps to judge itself.
         """
         parts = []
-        for task, own in zip(self.tasks, scores, strict=True):
+        for objective, own in zip(self.objectives, scores, strict=True):
             if soften:
-                own = self._softened(task, own)
-            weight = task.weight[self.rows].double()
-            losses = task.losses(own.double(), self.rows)
+                own = self._softened(objective, own)
+            weight = objective.weight[self.rows].double()
+            losses = objective.losses(own.double(), self.rows)
             parts.append((losses * weight / weight.sum()).numpy())
         return np.asarray(np.mean(parts, axis=0), np.float64)
 
-    def _softened(self, task: Task, scores: Tensor) -> Tensor:
+    def _softened(self, objective: Objective, scores: Tensor) -> Tensor:
         halves = (slice(0, None, 2), slice(1, None, 2))
         softened = torch.empty_like(scores, dtype=torch.float64)
         for own, other in (halves, halves[::-1]):
-            softened[own] = scores[own] / self.temperature(task, scores[other], other)
+            softened[own] = scores[own] / self.temperature(objective, scores[other], other)
         return softened
 
-    def temperature(self, task: Task, scores: Tensor, part: slice = slice(None)) -> float:
+    def temperature(self, objective: Objective, scores: Tensor, part: slice = slice(None)) -> float:
         """Find the temperature of the lowest log-loss; 1 where there are no classes.
 
         Parameters
         ----------
-        task : Task
+        objective : Objective
         scores : Tensor of shape (n_part, n_outputs)
         part : slice
             Which of the validation rows they are of.
         """
         rows = self.rows[part]
-        if task.kind != "class" or not task.weight[rows].any():
+        if objective.kind != "class" or not objective.weight[rows].any():
             return 1.0
-        weight = task.weight[rows].numpy()
-        return best_temperature(scores.double().numpy(), task.goal[rows].numpy(), weight)
+        weight = objective.weight[rows].numpy()
+        return best_temperature(scores.double().numpy(), objective.goal[rows].numpy(), weight)
 
     def accuracy(self, scores: Sequence[Tensor]) -> float:
         """Mean over the tasks of the share of right answers, or of the variance explained."""
         return float(
-            np.mean([t.right(s, self.rows) for t, s in zip(self.tasks, scores, strict=True)])
+            np.mean([t.right(s, self.rows) for t, s in zip(self.objectives, scores, strict=True)])
         )
 
     def figures(self, scores: Sequence[Tensor]) -> dict[str, dict[str, float | None]]:
@@ -85,14 +85,18 @@ class Judge:
         Numbers are in their own unit; the error is the standard error of the loss.
         """
         found = {}
-        for task, own in zip(self.tasks, scores, strict=True):
-            right, loss = ("r2", "mse") if task.kind == "number" else ("accuracy", "log_loss")
-            softened = self._softened(task, own)
-            present = task.weight[self.rows] > 0
-            losses = task.losses(softened, self.rows)[present] * task.norm * task.spread**2
+        for objective, own in zip(self.objectives, scores, strict=True):
+            right, loss = ("r2", "mse") if objective.kind == "number" else ("accuracy", "log_loss")
+            softened = self._softened(objective, own)
+            present = objective.weight[self.rows] > 0
+            losses = (
+                objective.losses(softened, self.rows)[present]
+                * objective.norm
+                * objective.spread**2
+            )
             error = float(losses.std() / len(losses) ** 0.5) if len(losses) > 1 else None
-            found[task.name] = {
-                right: task.right(own, self.rows), loss: float(losses.mean()), f"{loss}_se": error,
+            found[objective.name] = {
+                right: objective.right(own, self.rows), loss: float(losses.mean()), f"{loss}_se": error,
             }  # fmt: skip
         return found
 
@@ -114,7 +118,7 @@ class Chosen:
         Of the tuned weights.
     state : mapping of str to Tensor
     scores : list of Tensor
-        Of the validation rows, one a task.
+        Of the validation rows, one a objective.
     """
 
     share: float

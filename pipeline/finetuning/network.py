@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.backbones import Cut
+from pipeline.finetuning.objectives import Objective
 from pipeline.finetuning.start import Start
-from pipeline.finetuning.tasks import Task
 from pipeline.heads import Folded
 
 __all__ = ["TunableNetwork"]
 
 
 class TunableNetwork(nn.Module):
-    """Layers of a cut network, scaled, and a linear layer for each task.
+    """Layers of a cut network, scaled, and a linear layer for each objective.
 
     Before the first step it gives what the frozen model predicts (LP-FT: Kumar et al., 2022,
     arXiv 2202.10054).
@@ -37,19 +37,19 @@ class TunableNetwork(nn.Module):
 
     def __init__(self, cut: Cut, start: Start) -> None:
         super().__init__()
-        self.cut, self.tasks = cut, tuple(start.tasks)
+        self.cut, self.objectives = cut, tuple(start.objectives)
         self._classes = [head.classes for head in start.heads.values()]
         self.register_buffer("offset", torch.tensor(start.offset, dtype=torch.float32))
         self.register_buffer("scale", torch.tensor(start.scale, dtype=torch.float32))
         self.heads = nn.ModuleList(
-            _linear(head, task, start)
-            for head, task in zip(start.heads.values(), self.tasks, strict=True)
+            _linear(head, objective, start)
+            for head, objective in zip(start.heads.values(), self.objectives, strict=True)
         )
-        self.doubt = nn.Parameter(torch.zeros(len(self.tasks)), requires_grad=False)
+        self.doubt = nn.Parameter(torch.zeros(len(self.objectives)), requires_grad=False)
         """Logarithm of the variance of each task, where they are weighted by it."""
 
     def forward(self, *inputs: Tensor) -> list[Tensor]:
-        """Give the scores of each task.
+        """Give the scores of each objective.
 
         Parameters
         ----------
@@ -89,13 +89,15 @@ class TunableNetwork(nn.Module):
         """Give the linear layer of each task as a map of the raw columns, softened."""
         scale, offset = (_array(buffer) for buffer in (self.scale, self.offset))
         found = []
-        for task, own, classes, temperature in zip(
-            self.tasks, self.heads, self._classes, temperatures, strict=True
+        for objective, own, classes, temperature in zip(
+            self.objectives, self.heads, self._classes, temperatures, strict=True
         ):
             linear = cast("nn.Linear", own)
-            coef = _array(linear.weight) * scale * task.spread
-            intercept = _array(linear.bias) * task.spread + task.mean - coef @ offset
-            found.append(Folded(coef / temperature, intercept / temperature, classes, task.kind))
+            coef = _array(linear.weight) * scale * objective.spread
+            intercept = _array(linear.bias) * objective.spread + objective.mean - coef @ offset
+            found.append(
+                Folded(coef / temperature, intercept / temperature, classes, objective.kind)
+            )
         return found
 
 
@@ -103,9 +105,9 @@ def _array(tensor: Tensor) -> NDArray[np.float64]:
     return tensor.detach().cpu().numpy().astype(np.float64)
 
 
-def _linear(head: Folded, task: Task, start: Start) -> nn.Linear:
-    intercept = (head.intercept + head.coef @ start.offset - task.mean) / task.spread
-    coef = head.coef / start.scale / task.spread
+def _linear(head: Folded, objective: Objective, start: Start) -> nn.Linear:
+    intercept = (head.intercept + head.coef @ start.offset - objective.mean) / objective.spread
+    coef = head.coef / start.scale / objective.spread
     linear = nn.Linear(coef.shape[1], len(coef))
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(coef))

@@ -211,14 +211,17 @@ class _Stage:
             len(judge.rows), before.sum(), after.sum(), round(100 * found.share),
             "tuned is kept" if better else "not better by a standard error, frozen is kept",
         )  # fmt: skip
-        temperatures = list(map(judge.temperature, judge.tasks, found.scores))
+        temperatures = list(map(judge.temperature, judge.objectives, found.scores))
         return Tuning(
             kept="tuned" if better else "frozen",
             candidate=self.looking.backbone.with_module(self.cut.module),
             candidate_heads=dict(zip(start.heads, network.folded(temperatures), strict=True)),
             frozen_heads=dict(start.heads),
             validation_ids=tuple(self.rows.samples.ids[row] for row in self.rows.validation),
-            n_train={task.name: task.labelled(self.rows.train) for task in judge.tasks},
+            n_train={
+                objective.name: objective.labelled(self.rows.train)
+                for objective in judge.objectives
+            },
             frozen_loss=float(before.sum()),
             tuned_loss=float(after.sum()),
             figures=judge.figures(found.scores),

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.finetuning.judging import Judge
+from pipeline.finetuning.objectives import Objective
 from pipeline.finetuning.rows import TuningRows
-from pipeline.finetuning.tasks import Task
 from pipeline.heads import Folded, Problem, folded
 from pipeline.model import TransferModel
 from pipeline.training import relearn
@@ -35,7 +35,7 @@ class Start:
     ----------
     heads : dict of str to Folded
         By task, of the raw columns.
-    tasks : list of Task
+    objectives : list of Objective
     judge : Judge
     scores : list of Tensor
         Of the validation rows, as a `TunableNetwork` gives them.
@@ -44,7 +44,7 @@ class Start:
     """
 
     heads: Mapping[str, Folded]
-    tasks: list[Task]
+    objectives: list[Objective]
     judge: Judge
     scores: list[Tensor]
     offset: NDArray[np.float64]
@@ -63,15 +63,15 @@ class Start:
         seed : int
         """
         heads = {name: _refitted(model, name, rows, X, seed) for name in model.heads}
-        tasks = [
-            Task.of(rows.targets[name], head, rows.train, _class_weight(model.heads[name]))
+        objectives = [
+            Objective.of(rows.targets[name], head, rows.train, _class_weight(model.heads[name]))
             for name, head in heads.items()
         ]
         return cls(
             heads,
-            tasks,
-            Judge(tasks, torch.from_numpy(rows.validation)),
-            _scores(heads, tasks, X[rows.validation]),
+            objectives,
+            Judge(objectives, torch.from_numpy(rows.validation)),
+            _scores(heads, objectives, X[rows.validation]),
             *_scaling(X[rows.train], list(model.layers.values())),
         )
 
@@ -87,7 +87,7 @@ class Start:
         X : float32 array of shape (n_validation, n_features)
             The layers of the validation rows, mirrored.
         """
-        mirrored = self.judge.losses(_scores(self.heads, self.tasks, X), soften=False).sum()
+        mirrored = self.judge.losses(_scores(self.heads, self.objectives, X), soften=False).sum()
         plain = self.losses().sum()
         allowed = bool(mirrored <= _MIRRORED_LOSS * plain)
         _log.info(
@@ -121,10 +121,12 @@ def _class_weight(head: Any) -> Any:
     return next((value for key, value in weights if key.endswith("class_weight") and value), None)
 
 
-def _scores(heads: Mapping[str, Folded], tasks: list[Task], X: NDArray[np.float32]) -> list[Tensor]:
+def _scores(
+    heads: Mapping[str, Folded], objectives: list[Objective], X: NDArray[np.float32]
+) -> list[Tensor]:
     return [
-        torch.from_numpy((head.scores(X) - task.mean) / task.spread)
-        for head, task in zip(heads.values(), tasks, strict=True)
+        torch.from_numpy((head.scores(X) - objective.mean) / objective.spread)
+        for head, objective in zip(heads.values(), objectives, strict=True)
     ]
 
 

@@ -129,7 +129,7 @@ class _Steps:
         generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
         order = self.rows[torch.randperm(len(self.rows), generator=generator)]
         chosen = list(torch.split(order, self.size))
-        weights = torch.stack([task.weight for task in self.network.tasks], dim=1)
+        weights = torch.stack([objective.weight for objective in self.network.objectives], dim=1)
         for own, inputs in zip(chosen, self.feed.inputs(chosen, epoch), strict=True):
             shares = weights[own] / weights[own].sum(dim=0).clamp(min=1e-12)
             yield own, shares, *inputs
@@ -138,9 +138,9 @@ class _Steps:
         """Add up the losses of the tasks, each the mean over its rows with a label."""
         scores = network(*inputs)
         parts = []
-        for place, task in enumerate(network.tasks):
+        for place, objective in enumerate(network.objectives):
             share = shares[:, place].to(scores[place].device)
-            part = (task.losses(scores[place].float(), own, _SMOOTHING) * share).sum()
+            part = (objective.losses(scores[place].float(), own, _SMOOTHING) * share).sum()
             if self.options.weighting == "uncertainty":  # Kendall et al. (2018), arXiv 1705.07115
                 doubt = network.doubt[place].clamp(-3, 3)
                 part = (part * torch.exp(-doubt) + doubt * share.sum()) / 2

@@ -371,7 +371,7 @@ def test_tasks_with_missing_labels_share_the_network(two_tasks, monkeypatch):
     real = training_module._Steps.loss
 
     def loss(steps, network, own, shares, *inputs):
-        weights.append((own, shares, [task.weight[own] for task in network.tasks]))
+        weights.append((own, shares, [task.weight[own] for task in network.objectives]))
         return real(steps, network, own, shares, *inputs)
 
     monkeypatch.setattr(training_module._Steps, "loss", loss)

@@ -7,7 +7,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from pipeline.finetuning.judging import Judge, choose_weights
-from pipeline.finetuning.tasks import Task
+from pipeline.finetuning.objectives import Objective
 
 RNG = np.random.default_rng(3)
 N = 40
@@ -16,12 +16,12 @@ N = 40
 def classes(weight=None, n=N):
     goal = torch.from_numpy(np.arange(n) % 3)
     weight = torch.ones(n) if weight is None else torch.as_tensor(weight)
-    return Task("kind", "class", goal, weight.float(), float(np.log(3)))
+    return Objective("kind", "class", goal, weight.float(), float(np.log(3)))
 
 
 def numbers(n=N):
     goal = torch.from_numpy(RNG.normal(size=n).astype(np.float32))
-    return Task("size", "number", goal, torch.ones(n), 1.0, mean=5.0, spread=2.0)
+    return Objective("size", "number", goal, torch.ones(n), 1.0, mean=5.0, spread=2.0)
 
 
 def scores_of(rows, sharpness=3.0, noise=2.0):
@@ -57,7 +57,7 @@ def test_the_temperature_is_that_of_the_lowest_loss():
     rows = np.arange(N)
     judge = Judge([classes(weight)], torch.arange(N))
     scores = scores_of(rows)
-    found = judge.temperature(judge.tasks[0], scores)
+    found = judge.temperature(judge.objectives[0], scores)
     best = minimize_scalar(
         lambda log: smoothed(np.exp(log), scores.numpy(), rows % 3, weight.astype(float)),
         bounds=(-5, 5), method="bounded", options={"xatol": 1e-9},
@@ -70,7 +70,9 @@ def test_each_half_of_the_rows_is_softened_by_the_temperature_of_the_other():
     judge = Judge([classes()], torch.arange(N))
     scores = scores_of(rows)
     even, odd = (
-        Judge(judge.tasks, torch.arange(N)[part]).temperature(judge.tasks[0], scores[part])
+        Judge(judge.objectives, torch.arange(N)[part]).temperature(
+            judge.objectives[0], scores[part]
+        )
         for part in (EVEN, ODD)
     )
     assert even != odd

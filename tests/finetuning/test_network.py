@@ -186,7 +186,7 @@ def test_after_steps_it_folds_into_what_the_network_gives(samples):
             torch.randn(network.heads[0].weight.shape, generator=generator)
         )
     (found,) = scores(network, model, rows.samples)
-    task = start.tasks[0]
+    task = start.objectives[0]
     (back,) = network.folded([1.0])
     np.testing.assert_allclose(
         back.outputs(X)[:, 0], found[:, 0] * task.spread + task.mean, rtol=1e-3, atol=0.05

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import expit, log_softmax
 
-from pipeline.finetuning.tasks import Task
+from pipeline.finetuning.objectives import Objective
 from pipeline.heads import Folded
 from pipeline.samples import Target
 
@@ -21,7 +21,7 @@ def head(classes, kind="class"):
 def task_of(values, classes=None, kind="class", train=None, weight=None):
     target = Target.decide("y", values, kind)
     train = np.arange(len(target)) if train is None else np.asarray(train)
-    return Task.of(target, head(classes, kind), train, weight)
+    return Objective.of(target, head(classes, kind), train, weight)
 
 
 def losses(task, scores, smoothing=0.0):
@@ -82,7 +82,7 @@ def test_several_labels_cost_the_mean_of_their_entropies_over_that_of_a_coin():
 
 def test_a_label_that_the_head_does_not_know_has_no_column():
     target = Target.decide("y", ["a|new", "b", "a"], "multilabel").subset(np.array([1, 2]))
-    task = Task.of(target, head(["a", "b"], "multilabel"), np.array([0, 1]))
+    task = Objective.of(target, head(["a", "b"], "multilabel"), np.array([0, 1]))
     assert task.goal.tolist() == [[0, 1], [1, 0]]
 
 

@@ -1,4 +1,4 @@
-"""Task: one target as a network is trained on it: goals, losses, and which rows count.
+"""Objective: one target as a network is trained on it: goals, losses, and which rows count.
 
 Losses are normalised so that always saying the mean costs 1: cross-entropy over the logarithm
 of the number of classes, squared error over the variance. Rows without a label weigh nothing.
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from pipeline.samples import Target
 
-__all__ = ["Task"]
+__all__ = ["Objective"]
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class Objective:
     """One target.
 
     Parameters
@@ -53,7 +53,7 @@ class Task:
     @classmethod
     def of(
         cls, target: Target, head: Folded, train: NDArray[np.int64], class_weight: Any = None
-    ) -> Task:
+    ) -> Objective:
         """Read a target as a head has learnt it.
 
         Parameters
