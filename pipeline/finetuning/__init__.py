@@ -2,19 +2,19 @@
 
 ::
 
-    stage.py      finetune()
-    rows.py       which rows are trained on, and which judge
+    stage.py       finetune()
+    rows.py        which rows are trained on, and which judge
     objectives.py  a target as a loss
-    start.py      the frozen model that it begins with
-    network.py    the cut network with the heads as its linear layers
-    looking.py    what the frozen blocks give, once for every view
-    feeds.py      where the inputs of a step come from
-    training.py   batches, rates and losses for the one training loop
-    judging.py    how far to go from frozen to tuned weights, and which are kept
-    tuned.py      TunedBackbone
-    outcome.py    the model that comes of it, and its figures beside those of the frozen one
-    traces.py     the files beside the model, and going on after a kill
-    log.py        the epochs as a table and as a picture
+    start.py       the frozen model that it begins with
+    network.py     the cut network with the heads as its linear layers
+    looking.py     what the frozen blocks give, once for every view
+    feeds.py       where the inputs of a step come from
+    training.py    batches, rates and losses for the one training loop
+    judging.py     how far to go from frozen to tuned weights, and which are kept
+    tuned.py       TunedBackbone
+    outcome.py     the model that comes of it, and its figures beside those of the frozen one
+    traces.py      the files beside the model, and going on after a kill
+    log.py         the epochs as a table and as a picture
 """
 
 from typing import TYPE_CHECKING, Any

@@ -96,8 +96,10 @@ class Judge:
             )
             error = float(losses.std() / len(losses) ** 0.5) if len(losses) > 1 else None
             found[objective.name] = {
-                right: objective.right(own, self.rows), loss: float(losses.mean()), f"{loss}_se": error,
-            }  # fmt: skip
+                right: objective.right(own, self.rows),
+                loss: float(losses.mean()),
+                f"{loss}_se": error,
+            }
         return found
 
     def better(self, before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
