@@ -113,6 +113,7 @@ def optimize(
     steps_per_epoch: int,
     max_epochs: int,
     patience: int = 10,
+    warm_up: float = 0.3,
     clip: float = 1.0,
     average: float = 0.0,
     bfloat16: bool = False,
@@ -140,6 +141,8 @@ def optimize(
     steps_per_epoch, max_epochs : int
     patience : int
         Epochs without a better validation loss before it ends.
+    warm_up : float
+        Share of all steps in which the rates rise to their peak.
     clip : float
         Largest norm of the gradient.
     average : float
@@ -159,7 +162,8 @@ def optimize(
     OptionError
         When the loss is no finite number any more.
     """
-    run = _Run(module, groups, steps_per_epoch * max_epochs, clip, average, bfloat16)
+    steps = steps_per_epoch * max_epochs
+    run = _Run(module, groups, steps, warm_up, clip, average, bfloat16)
     if state is not None:
         run.restore(state)
     interrupted = False
@@ -209,6 +213,7 @@ class _Run:
         module: nn.Module,
         groups: Sequence[Group],
         total_steps: int,
+        warm_up: float,
         clip: float,
         average: float,
         bfloat16: bool,
@@ -229,7 +234,10 @@ class _Run:
             fused=fused,
         )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, max_lr=[own.lr for own in groups], total_steps=max(total_steps, 2)
+            self.optimizer,
+            max_lr=[own.lr for own in groups],
+            total_steps=max(total_steps, 2),
+            pct_start=warm_up,
         )
         self.starts = [self._copies(group.parameters) for group in groups]
         self.means = self._copies(self.parameters) if average else self.parameters

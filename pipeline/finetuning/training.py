@@ -25,6 +25,7 @@ __all__ = ["Trained", "batch_size_of", "scores_of", "trained"]
 _log = logging.getLogger(__name__)
 
 _PATIENCE = 4
+_WARM_UP = 0.1
 _AVERAGE = 0.98
 _PULL = 0.1
 _DOUBT_RATE = 10
@@ -96,7 +97,7 @@ def trained(
         done = optimize(
             network, steps.batches, steps.loss, validate, _groups(network, options),
             steps_per_epoch=-(-len(rows) // size), max_epochs=options.max_epochs,
-            patience=_PATIENCE, average=_AVERAGE, stoppable=True, state=kept, on_epoch=on_epoch,
+            patience=_PATIENCE, warm_up=_WARM_UP, average=_AVERAGE, stoppable=True, state=kept, on_epoch=on_epoch,
             bfloat16=network.offset.device.type == "cpu" and native_bfloat16(),
         )  # fmt: skip
     if done.interrupted:
