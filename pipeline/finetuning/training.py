@@ -97,8 +97,9 @@ def trained(
         done = optimize(
             network, steps.batches, steps.loss, validate, _groups(network, options),
             steps_per_epoch=-(-len(rows) // size), max_epochs=options.max_epochs,
-            patience=_PATIENCE, warm_up=_WARM_UP, average=_AVERAGE, stoppable=True, state=kept, on_epoch=on_epoch,
+            patience=_PATIENCE, warm_up=_WARM_UP, average=_AVERAGE,
             bfloat16=network.offset.device.type == "cpu" and native_bfloat16(),
+            stoppable=True, state=kept, on_epoch=on_epoch,
         )  # fmt: skip
     if done.interrupted:
         _log.info("stopped by hand: the best of %d epochs is kept", done.epochs)
