@@ -221,10 +221,10 @@ class FinetuneOptions:
     """
 
     blocks: int = 2
-    max_epochs: int = 12
+    max_epochs: int = 8
     views: int = 6
     flip: Literal["auto", "yes", "no"] = "auto"
-    lr: float = 3e-4
+    lr: float = 2e-3
     decay: float = 0.75
     batch_size: str = "auto"
     weighting: Literal["equal", "uncertainty"] = "equal"
@@ -244,7 +244,7 @@ class FinetuneOptions:
                 "five augmented views."
             )
         if not 0 < self.lr < 1:
-            raise OptionError(f"lr is {self.lr}, but must be between 0 and 1. 0.0003 suits most.")
+            raise OptionError(f"lr is {self.lr}, but must be between 0 and 1. 0.002 suits most.")
         if not 0 < self.decay <= 1:
             raise OptionError(f"decay is {self.decay}, but must be above 0 and at most 1.")
         for name, choice, accepted in (

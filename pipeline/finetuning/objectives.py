@@ -100,7 +100,7 @@ class Objective:
         """Count the rows that have a label."""
         return int((self.weight[torch.from_numpy(rows)] > 0).sum())
 
-    def losses(self, scores: Tensor, rows: Tensor, smoothing: float = 0.0) -> Tensor:
+    def losses(self, scores: Tensor, rows: Tensor) -> Tensor:
         """Give the normalised loss of each row; those of rows without a label mean nothing.
 
         Parameters
@@ -108,20 +108,15 @@ class Objective:
         scores : Tensor of shape (batch, n_outputs)
             Logits, or numbers of mean 0 and variance 1.
         rows : int64 Tensor of shape (batch,)
-        smoothing : float
-            Share of the right class that all classes share.
         """
         goal = self.goal[rows].to(scores.device)
         if self.kind == "class":
-            own = functional.cross_entropy(
-                scores, goal, reduction="none", label_smoothing=smoothing
-            )
+            own = functional.cross_entropy(scores, goal, reduction="none")
         elif self.kind == "number":
             own = (scores[:, 0] - goal) ** 2
         else:
-            own = functional.binary_cross_entropy_with_logits(scores, goal, reduction="none").mean(
-                dim=1
-            )
+            each = functional.binary_cross_entropy_with_logits(scores, goal, reduction="none")
+            own = each.mean(dim=1)
         return own / self.norm
 
     def right(self, scores: Tensor, rows: Tensor) -> float:

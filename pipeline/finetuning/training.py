@@ -28,8 +28,10 @@ _PATIENCE = 4
 _WARM_UP = 0.1
 _AVERAGE = 0.98
 _PULL = 0.1
+_HEAD_RATE = 0.01
+"""Of the heads, as a share of that of the top block: they begin at their optimum, and thousands
+of weights on few rows would soon know these by heart."""
 _DOUBT_RATE = 10
-_SMOOTHING = 0.1
 _ROWS_AT_ONCE = 256
 
 
@@ -142,7 +144,7 @@ class _Steps:
         parts = []
         for place, objective in enumerate(network.objectives):
             share = shares[:, place].to(scores[place].device)
-            part = (objective.losses(scores[place].float(), own, _SMOOTHING) * share).sum()
+            part = (objective.losses(scores[place].float(), own) * share).sum()
             if self.options.weighting == "uncertainty":  # Kendall et al. (2018), arXiv 1705.07115
                 doubt = network.doubt[place].clamp(-3, 3)
                 part = (part * torch.exp(-doubt) + doubt * share.sum()) / 2
@@ -152,7 +154,7 @@ class _Steps:
 
 def _groups(network: TunableNetwork, options: FinetuneOptions) -> list[Group]:
     """Give the heads and each block their rate, and where they are pulled to."""
-    heads = Group(list(network.heads.parameters()), options.lr, pull=_PULL)
+    heads = Group(list(network.heads.parameters()), options.lr * _HEAD_RATE, pull=_PULL)
     blocks = [
         Group(
             level, options.lr * options.decay**depth, pull=_PULL,
