@@ -203,6 +203,7 @@ class FinetuneOptions:
         whether mirror images keep their labels.
     lr
         Peak learning rate of the top block.
+        [default: 0.003 for a convolutional network, 0.0001 for a transformer]
     decay
         Rate of a block as a share of that above it.
     batch_size
@@ -221,10 +222,10 @@ class FinetuneOptions:
     """
 
     blocks: int = 2
-    max_epochs: int = 8
+    max_epochs: int = 10
     views: int = 6
     flip: Literal["auto", "yes", "no"] = "auto"
-    lr: float = 2e-3
+    lr: float | None = None
     decay: float = 0.75
     batch_size: str = "auto"
     weighting: Literal["equal", "uncertainty"] = "equal"
@@ -243,8 +244,11 @@ class FinetuneOptions:
                 f"views is {self.views}, but must be at least 1. 1 is the picture as it is, 6 add "
                 "five augmented views."
             )
-        if not 0 < self.lr < 1:
-            raise OptionError(f"lr is {self.lr}, but must be between 0 and 1. 0.002 suits most.")
+        if self.lr is not None and not 0 < self.lr < 1:
+            raise OptionError(
+                f"lr is {self.lr}, but must be between 0 and 1. Leave it out for 0.003 (0.0001 for "
+                "a transformer)."
+            )
         if not 0 < self.decay <= 1:
             raise OptionError(f"decay is {self.decay}, but must be above 0 and at most 1.")
         for name, choice, accepted in (

@@ -98,6 +98,11 @@ class Cut(EmbeddingGraph):
                     owners[names[id(variable)]] = min(place, len(blocks) - 1)
         return owners
 
+    @property
+    def of_tokens(self) -> bool:
+        """Whether the trained blocks pass tokens on, as those of transformers do."""
+        return any(layer.axes in ("BTD", "BHWC") for layer in self.above)
+
     def forward(self, pictures: Tensor) -> Tensor:
         """Run everything, and let gradients flow above the boundary only.
 

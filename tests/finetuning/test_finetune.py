@@ -498,7 +498,7 @@ def test_layers_of_two_networks(model, samples):
             "views is 0, but must be at least 1. 1 is the picture as it is, 6 add five augmented "
             "views.",
         ),
-        ({"lr": 0}, "lr is 0, but must be between 0 and 1. 0.002 suits most."),
+        ({"lr": 0}, "lr is 0, but must be between 0 and 1. Leave it out for 0.003"),
         ({"decay": 1.5}, "decay is 1.5, but must be above 0 and at most 1."),
     ],
 )
