@@ -233,11 +233,12 @@ class _Run:
             ],
             fused=fused,
         )
+        total_steps = max(total_steps, 2)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimizer,
             max_lr=[own.lr for own in groups],
-            total_steps=max(total_steps, 2),
-            pct_start=warm_up,
+            total_steps=total_steps,
+            pct_start=max(warm_up, 1.5 / total_steps),  # torch divides by the steps after the first
         )
         self.starts = [self._copies(group.parameters) for group in groups]
         self.means = self._copies(self.parameters) if average else self.parameters

@@ -24,7 +24,7 @@ __all__ = ["Trained", "batch_size_of", "scores_of", "trained"]
 
 _log = logging.getLogger(__name__)
 
-_PATIENCE = 4
+_PATIENCE = 5
 _WARM_UP = 0.1
 _AVERAGE = 0.98
 _RATE, _TOKEN_RATE = 3e-3, 1e-4

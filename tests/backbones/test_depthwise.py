@@ -82,8 +82,9 @@ def test_frozen_weights_and_inference_are_left_alone(counted):
 
 
 def test_it_learns_in_half_precision_too(counted):
-    x = torch.randn(2, 4, 6, 6, requires_grad=True)
-    weight = torch.randn(4, 1, 5, 5, requires_grad=True)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, 6, 6, generator=generator).requires_grad_()
+    weight = torch.randn(4, 1, 5, 5, generator=generator).requires_grad_()
 
     def ran():
         with torch.autocast("cpu", torch.bfloat16):
@@ -96,4 +97,4 @@ def test_it_learns_in_half_precision_too(counted):
     assert counted == [1]
     for ours, theirs in zip(quick, plain, strict=True):
         assert ours.dtype == torch.float32
-        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.1)
+        assert float((ours - theirs).norm() / theirs.norm()) < 0.01

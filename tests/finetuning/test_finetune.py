@@ -63,7 +63,7 @@ def curve(tuned):
 def test_it_learns_what_the_frozen_network_does_not_see():
     samples = striped(240)
     model = model_of(samples)
-    tuned = finetune(model, samples, blocks=3, views=1, max_epochs=12, lr=0.05)
+    tuned = finetune(model, samples, blocks=3, views=1, max_epochs=12, lr=0.02)
     tuning = tuned.tuning
     assert tuning.kept == "tuned"
     assert tuning.tuned_loss < tuning.frozen_loss - 0.02
