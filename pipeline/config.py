@@ -236,8 +236,11 @@ class FinetuneOptions:
 
     def __post_init__(self) -> None:
         parse_count("batch size", self.batch_size)
-        for name, value in (("blocks", self.blocks), ("max epochs", self.max_epochs)):
-            if value < 1:
+        whole = {"blocks": self.blocks, "max epochs": self.max_epochs, "views": self.views}
+        for name, value in whole.items():
+            if not isinstance(value, int):
+                raise OptionError(f"{name} is {value!r}, but must be a whole number, like 2.")
+            if value < 1 and name != "views":
                 raise OptionError(f"{name} is {value}, but must be at least 1.")
         if self.views < 1:
             raise OptionError(

@@ -16,7 +16,7 @@ from pipeline.embedding import EmbeddingJob, Summary
 from pipeline.errors import CacheMismatchError, InputError, UnknownNameError
 from pipeline.finetuning import Outcome, compared, finetune
 from pipeline.heads import FUSING
-from pipeline.model import TransferModel, heldout_table, write_table
+from pipeline.model import TransferModel, as_samples, heldout_table, write_table
 from pipeline.results import results_json
 from pipeline.run_folder import RunFolder
 from pipeline.training import refuse_fusions, refuse_heads, refuse_sameness, train
@@ -127,7 +127,6 @@ def run(
                 model, samples, given[2].blocks, max_epochs=given[2].max_epochs,
                 device=given[0].device, beside=folder.model, progress=progress,
             )  # fmt: skip
-            outcome.model.save(folder.model)
         anew = samples if outcome is not None and outcome.model is not model else None
         model = model if outcome is None else outcome.model
         header, rows = heldout_table(model, store, anew)
@@ -164,11 +163,33 @@ def tune(
     return tuned(model, samples, blocks, **options).model
 
 
-def tuned(model: TransferModel, samples: SampleSet, blocks: int = 2, **options: Any) -> Outcome:
-    """Do what `tune` does, and give the figures of both networks with the model."""
-    backbone = finetune(model, samples, blocks, **options)
+def tuned(
+    model: TransferModel,
+    samples: SampleSet,
+    blocks: int = 2,
+    *,
+    beside: str | Path | None = None,
+    **options: Any,
+) -> Outcome:
+    """Do what `tune` does, and give the figures of both networks with the model.
+
+    Parameters
+    ----------
+    model, samples, blocks, **options
+        As for `tune`.
+    beside : path, optional
+        Where the model is written; a tuning that was killed before goes on.
+    """
+    samples = as_samples(samples)
+    backbone = finetune(
+        model, samples, blocks, beside=beside, keep_state=beside is not None, **options
+    )
     shown = {name: options[name] for name in ("device", "progress") if name in options}
-    return compared(model, samples, backbone, **shown)
+    outcome = compared(model, samples, backbone, **shown)
+    if beside is not None:
+        outcome.model.save(beside)
+        backbone.tuning.traces.finish(backbone.tuning)
+    return outcome
 
 
 def _prepared(

@@ -86,11 +86,14 @@ class Optimized:
         The one whose weights the module has now; 0: those it started with.
     interrupted : bool
         Whether it was stopped by hand.
+    diverged : bool
+        Whether it was given up.
     """
 
     log: tuple[Epoch, ...]
     best_epoch: int
     interrupted: bool = False
+    diverged: bool = False
 
     @property
     def epochs(self) -> int:
@@ -119,6 +122,7 @@ def optimize(
     bfloat16: bool = False,
     stoppable: bool = False,
     state: Mapping[str, Any] | None = None,
+    diverges: Callable[[float], bool] | None = None,
     on_epoch: Callable[[Epoch, Callable[[], dict[str, Any]]], None] | None = None,
 ) -> Optimized:
     """Train a module with AdamW under a one-cycle schedule, and keep its best weights.
@@ -154,6 +158,8 @@ def optimize(
         Whether Ctrl-C ends the training and keeps the best weights so far.
     state : mapping, optional
         Goes on from what ``on_epoch`` was given.
+    diverges : callable, optional
+        Ends the training at once where it says so of the loss of an epoch.
     on_epoch : callable, optional
         Called after each epoch with what is known of it, and with what gives its state.
 
@@ -166,7 +172,7 @@ def optimize(
     run = _Run(module, groups, steps, warm_up, clip, average, bfloat16)
     if state is not None:
         run.restore(state)
-    interrupted = False
+    interrupted = diverged = False
     try:
         for number in range(len(run.log) + 1, max_epochs + 1):
             if run.log and run.log[-1].number - run.best_epoch >= patience:
@@ -175,11 +181,15 @@ def optimize(
             run.thaw(number)
             module.train()
             losses = [run.step(loss, batch) for batch in batches(number)]
+            mean = sum(losses) / max(len(losses), 1)
+            diverged = diverges is not None and diverges(mean)
+            if diverged:
+                break
             module.eval()
             with run.averaged():
                 epoch = Epoch(
-                    number, sum(losses) / max(len(losses), 1), _checked(validate, number, groups),
-                    run.lr, time.perf_counter() - began,
+                    number, mean, _checked(validate, number, groups), run.lr,
+                    time.perf_counter() - began,
                 )  # fmt: skip
                 run.keep(epoch)
             if on_epoch is not None:
@@ -189,7 +199,7 @@ def optimize(
             raise
         interrupted = True
     run.finish()
-    return Optimized(tuple(run.log), run.best_epoch, interrupted)
+    return Optimized(tuple(run.log), run.best_epoch, interrupted, diverged)
 
 
 def _checked(validate: Callable[[], float], number: int, groups: Sequence[Group]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -187,14 +187,8 @@ class Cut(EmbeddingGraph):
             return entering
 
         given = {module: _giving(output) for module, output in self._given_by_those_below.items()}
-        try:
-            for module, stand_in in (given | {boundary: enter}).items():
-                module.forward = stand_in
-            with torch.no_grad():
-                yield
-        finally:
-            for module in given | {boundary: enter}:
-                del module.forward  # the method of its class shows again
+        with _instead({**given, boundary: enter}), torch.no_grad():
+            yield
 
     @cached_property
     def _given_by_those_below(self) -> dict[nn.Module, Any]:
@@ -226,6 +220,22 @@ class Cut(EmbeddingGraph):
             for handle in handles:
                 handle.remove()
         return given
+
+
+@contextmanager
+def _instead(stand_ins: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Let modules run something else for a while."""
+    before = {module: vars(module).get("forward") for module in stand_ins}
+    try:
+        for module, stand_in in stand_ins.items():
+            module.forward = stand_in
+        yield
+    finally:
+        for module, own in before.items():
+            if own is None:
+                del module.forward  # the method of its class shows again
+            else:
+                module.forward = own
 
 
 def _giving(output: Any) -> Callable[..., Any]:

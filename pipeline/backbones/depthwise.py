@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["QuickDepthwise"]
 
-_LEAST_KERNEL = 4
+_LEAST_KERNEL = 10
+"""Weights of a kernel: with those of 3 x 3 torch is quick itself."""
 _MOST_PAIRS = 10_000
 """Of a place that comes in and one that goes out: beyond, products are more work than they save."""
 
@@ -59,7 +60,7 @@ def _applies(
         and torch.is_grad_enabled()
         and input.device.type == "cpu"
         and not isinstance(padding, str)
-        and weight.shape[2] >= _LEAST_KERNEL
+        and weight.shape[2] * weight.shape[3] >= _LEAST_KERNEL
         and (input.shape[2] * input.shape[3]) ** 2 <= _MOST_PAIRS * math.prod(_pair(stride))
     )
 

@@ -155,7 +155,7 @@ def _interrupted(words: Sequence[str]) -> str:
     kept = {
         "run": "What is embedded is kept",
         "embed": "What is embedded is kept",
-        "finetune": "Finished epochs are kept",
+        "finetune": "What is finished is kept",
     }.get(words[0] if words else "")
     if kept:
         return f"interrupted. {kept}; to go on: {shlex.join(['pipeline', *words])}"

@@ -18,7 +18,9 @@ from pipeline.results import headline
 if TYPE_CHECKING:
     from pipeline.finetuning import Outcome
 
-__all__ = ["finetune", "say_outcome"]
+__all__ = ["exit_code", "finetune", "say_outcome"]
+
+INTERRUPTED = 130
 
 
 def finetune(
@@ -58,14 +60,21 @@ def finetune(
     samples = understood(source, follow_outside=follow_outside)
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     outcome = tuned(loaded, samples, **given, beside=model_out, progress=True)
-    outcome.model.save(model_out)
     if json:
         show_json(outcome.to_json(time.perf_counter() - began))
-        return 0
+        return exit_code(outcome)
     say_outcome(outcome, model_out)
     say(f"next: pipeline predict {model_out} NEW")
     show_figures(dict(outcome.kept), model_out)
-    return 0
+    return exit_code(outcome)
+
+
+def exit_code(outcome: Outcome) -> int:
+    """Say that a tuning was stopped by hand, whose best so far is written."""
+    if not outcome.backbone.tuning.interrupted:
+        return 0
+    say("interrupted: the best so far is written, and the same command goes on from there")
+    return INTERRUPTED
 
 
 def say_outcome(outcome: Outcome, path: Path) -> None:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from pipeline.cli.comparison import say_comparison
 from pipeline.cli.embedding import in_words, understood
-from pipeline.cli.finetuning import say_outcome
+from pipeline.cli.finetuning import exit_code, say_outcome
 from pipeline.cli.talk import say, show_json
 from pipeline.cli.training import say_doubts, show_figures
 from pipeline.config import EmbedOptions, TrainOptions, TuneOptions
@@ -61,8 +61,8 @@ def run(
         say_outcome(finished.outcome, finished.path)
     if json:
         show_json(finished.to_json())
-        return 0
+        return 0 if finished.outcome is None else exit_code(finished.outcome)
     say_doubts(finished.model.results, train.seed)
     say(f"next: pipeline predict {finished.path} NEW")
     show_figures(finished.model.results, finished.path)
-    return 0
+    return 0 if finished.outcome is None else exit_code(finished.outcome)

@@ -36,10 +36,10 @@ class MultiTaskTransfer(Transfers):
     fusion, head
         As for `TransferClassifier`, for every target; ``"auto"`` is found for each by itself.
     class_weight : {"balanced", None}
-    finetune_blocks : int
-        How many blocks of the network are trained after the head, see `pipeline.tune`; 0 leaves
-        it frozen.
         Of the targets that have classes.
+    finetune_blocks : int
+        How many blocks of the network are trained after the heads, see `pipeline.tune`; 0 leaves
+        it frozen.
     kinds : dict of str to {"class", "multilabel", "number"}, optional
         Kinds of targets whose values do not say it.
     on_bad_input : {"fail", "skip"}

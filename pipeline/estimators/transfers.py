@@ -140,7 +140,7 @@ class Transfers(Embeds):
         columns = {name: task.target.values for name, task in tasks.items()}
         return tune(
             self.model_, SampleSet.from_list(X, columns), self.finetune_blocks,
-            device=self.device, batch_size=str(self.batch_size), seed=self.random_state,
+            device=self.device, seed=self.random_state,
         )  # fmt: skip
 
     def _model(

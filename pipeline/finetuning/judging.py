@@ -30,43 +30,46 @@ class Judge:
     objectives: Sequence[Objective]
     rows: Tensor
 
-    def losses(self, scores: Sequence[Tensor], *, soften: bool) -> NDArray[np.float64]:
-        """Give what each row adds to the mean normalised loss of the tasks.
+    def losses(self, scores: Sequence[Tensor]) -> NDArray[np.float64]:
+        """Give what each row adds to the mean normalised loss of the objectives.
+
+        A class gets a temperature where that lowers the loss. It is the one that suits the other
+        half of the rows best: no row helps to judge itself.
 
         Parameters
         ----------
         scores : sequence of Tensors of shape (n_validation, n_outputs)
-            One a objective.
-        soften : bool
-            Whether each class task gets a temperature. It is that which suits the other half of
-            the rows best: no row helps to judge itself.
+            One an objective.
         """
-        parts = []
-        for objective, own in zip(self.objectives, scores, strict=True):
-            if soften:
-                own = self._softened(objective, own)
-            weight = objective.weight[self.rows].double()
-            losses = objective.losses(own.double(), self.rows)
-            parts.append((losses * weight / weight.sum()).numpy())
+        parts = [self._losses(*pair) for pair in zip(self.objectives, scores, strict=True)]
         return np.asarray(np.mean(parts, axis=0), np.float64)
+
+    def _losses(self, objective: Objective, scores: Tensor) -> NDArray[np.float64]:
+        """Give the losses of one objective, as the scores are or softened, whichever are lower."""
+        weight = objective.weight[self.rows].double()
+        both = (
+            objective.losses(own.double(), self.rows) * weight / weight.sum()
+            for own in (scores, self._softened(objective, scores))
+        )
+        return min((own.numpy() for own in both), key=np.sum)
 
     def _softened(self, objective: Objective, scores: Tensor) -> Tensor:
         halves = (slice(0, None, 2), slice(1, None, 2))
         softened = torch.empty_like(scores, dtype=torch.float64)
         for own, other in (halves, halves[::-1]):
-            softened[own] = scores[own] / self.temperature(objective, scores[other], other)
+            softened[own] = scores[own] / self._best(objective, scores[other], other)
         return softened
 
-    def temperature(self, objective: Objective, scores: Tensor, part: slice = slice(None)) -> float:
-        """Find the temperature of the lowest log-loss; 1 where there are no classes.
+    def temperature(self, objective: Objective, scores: Tensor) -> float:
+        """Find the temperature of the lowest log-loss; 1 where none lowers it, or for no class."""
+        weight = objective.weight[self.rows].double()
+        plain, softened = (
+            float((objective.losses(own.double(), self.rows) * weight).sum())
+            for own in (scores, self._softened(objective, scores))
+        )
+        return self._best(objective, scores, slice(None)) if softened < plain else 1.0
 
-        Parameters
-        ----------
-        objective : Objective
-        scores : Tensor of shape (n_part, n_outputs)
-        part : slice
-            Which of the validation rows they are of.
-        """
+    def _best(self, objective: Objective, scores: Tensor, part: slice) -> float:
         rows = self.rows[part]
         if objective.kind != "class" or not objective.weight[rows].any():
             return 1.0
@@ -87,14 +90,11 @@ class Judge:
         found = {}
         for objective, own in zip(self.objectives, scores, strict=True):
             right, loss = ("r2", "mse") if objective.kind == "number" else ("accuracy", "log_loss")
-            softened = self._softened(objective, own)
-            present = objective.weight[self.rows] > 0
-            losses = (
-                objective.losses(softened, self.rows)[present]
-                * objective.norm
-                * objective.spread**2
-            )
-            error = float(losses.std() / len(losses) ** 0.5) if len(losses) > 1 else None
+            present = (objective.weight[self.rows] > 0).numpy()
+            weight = objective.weight[self.rows].numpy()[present]
+            shares = self._losses(objective, own)[present] * weight.sum() / weight
+            losses = shares * objective.norm * objective.spread**2
+            error = float(losses.std(ddof=1) / len(losses) ** 0.5) if len(losses) > 1 else None
             found[objective.name] = {
                 right: objective.right(own, self.rows),
                 loss: float(losses.mean()),
@@ -150,7 +150,7 @@ def choose_weights(
         share = step / 10
         state = {name: torch.lerp(start[name], end[name], share) for name in end}
         scores = scores_of(state)
-        loss = float(judge.losses(scores, soften=True).sum())
+        loss = float(judge.losses(scores).sum())
         if loss < best[0]:
             best = loss, Chosen(share, state, scores)
     found: Chosen = best[1]

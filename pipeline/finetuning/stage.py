@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import tempfile
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from pipeline.backbones import Backbone, Cut, resolve_device
 from pipeline.config import FinetuneOptions
-from pipeline.errors import OptionError
+from pipeline.errors import OptionError, UnknownNameError
 from pipeline.finetuning.feeds import BoundaryFeed, Feed, PictureFeed
 from pipeline.finetuning.judging import Chosen, choose_weights
 from pipeline.finetuning.looking import Looking
@@ -28,7 +29,7 @@ from pipeline.finetuning.traces import Traces
 from pipeline.finetuning.training import Trained, scores_of, trained
 from pipeline.finetuning.tuned import TunedBackbone, Tuning
 from pipeline.inputs import View
-from pipeline.model import TransferModel, folded_heads
+from pipeline.model import TransferModel, as_samples, folded_heads
 from pipeline.samples import SampleSet
 
 __all__ = ["finetune"]
@@ -42,6 +43,7 @@ def finetune(
     blocks: int = 2,
     *,
     beside: str | Path | None = None,
+    keep_state: bool = False,
     progress: bool = False,
     **options: Any,
 ) -> TunedBackbone:
@@ -66,6 +68,9 @@ def finetune(
         Model that is to be made: the boundary cache and the state after each epoch lie beside
         it until the end (a killed tuning goes on from there), and its log stays. Without it
         they lie in a temporary folder.
+    keep_state : bool
+        Leave what lies beside the model, for whoever has work left to do until it is written,
+        and then calls ``tuning.traces.finish(tuning)``.
     progress : bool
     **options
         The other fields of `FinetuneOptions`: ``max_epochs``, ``views``, ``flip``, ``lr``, ...
@@ -93,8 +98,9 @@ def finetune(
     >>> tuned.tuning.kept  # doctest: +SKIP
     'tuned'
     """
-    chosen = FinetuneOptions(blocks=blocks, **options)
+    chosen = _options(blocks, options)
     folded_heads(model)  # refuses those that are not linear, before anything is computed
+    samples = as_samples(samples)
     backbone = _only_backbone(model)
     device = resolve_device(chosen.device)
     cut = Cut(backbone, [name.rpartition("/")[2] for name in model.layers], chosen.blocks, device)
@@ -107,7 +113,17 @@ def finetune(
         spec = model.specs_here(device)[backbone.name]
         looking = Looking(backbone, spec, model.layers, device, progress)
         tuning = _Stage(model, cut, looking, rows, chosen, traces).run()
+        if not keep_state:
+            traces.finish(tuning)
     return TunedBackbone.of(backbone, tuning)
+
+
+def _options(blocks: int, given: Mapping[str, Any]) -> FinetuneOptions:
+    known = [field.name for field in dataclasses.fields(FinetuneOptions)]
+    for name in given:
+        if name not in known:
+            raise UnknownNameError("option", name, known)
+    return FinetuneOptions(blocks=blocks, **given)
 
 
 def _only_backbone(model: TransferModel) -> Backbone:
@@ -138,15 +154,13 @@ class _Stage:
 
     def run(self) -> Tuning:
         with ExitStack() as opened:
-            tuning = self.tuned(*self.prepared(opened))
-        self.traces.finish(tuning)
-        return tuning
+            return self.tuned(*self.prepared(opened))
 
     def tuned(self, feed: Feed, start: Start) -> Tuning:
         network = TunableNetwork(self.cut, start).to(self.looking.device)
         frozen = network.state()
         done = trained(
-            network, feed, torch.from_numpy(self.rows.train), start.judge, self.options,
+            network, feed, torch.from_numpy(self.rows.train), start, self.options,
             self.seed, self.traces, progress=self.looking.progress,
         )  # fmt: skip
 
@@ -204,7 +218,7 @@ class _Stage:
     def judged(self, network: TunableNetwork, start: Start, found: Chosen, done: Trained) -> Tuning:
         """Say whether the tuned weights are better than the frozen ones."""
         judge = start.judge
-        before, after = start.losses(), judge.losses(found.scores, soften=True)
+        before, after = start.losses(), judge.losses(found.scores)
         better = judge.better(before, after)
         _log.info(
             "on %d validation rows the loss is %.4f frozen and %.4f tuned (%d %% of the way): %s",
@@ -230,4 +244,5 @@ class _Stage:
             best_epoch=done.best_epoch,
             interrupted=done.interrupted,
             split=self.rows.split,
+            traces=self.traces,
         )

@@ -77,7 +77,7 @@ class Start:
 
     def losses(self) -> NDArray[np.float64]:
         """Give the losses of the validation rows."""
-        return self.judge.losses(self.scores, soften=False)
+        return self.judge.losses(self.scores)
 
     def mirrors(self, X: NDArray[np.float32]) -> bool:
         """Whether mirror images keep their labels.
@@ -87,7 +87,7 @@ class Start:
         X : float32 array of shape (n_validation, n_features)
             The layers of the validation rows, mirrored.
         """
-        mirrored = self.judge.losses(_scores(self.heads, self.objectives, X), soften=False).sum()
+        mirrored = self.judge.losses(_scores(self.heads, self.objectives, X)).sum()
         plain = self.losses().sum()
         allowed = bool(mirrored <= _MIRRORED_LOSS * plain)
         _log.info(

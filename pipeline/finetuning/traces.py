@@ -16,6 +16,7 @@ import torch
 from pipeline.config import FinetuneOptions
 from pipeline.digest import DIGEST_SIZE, digest_bytes
 from pipeline.durable import write_durably
+from pipeline.errors import InputError
 from pipeline.finetuning.log import draw_log, log_table
 from pipeline.finetuning.rows import TuningRows
 
@@ -53,7 +54,16 @@ class Traces:
         options: FinetuneOptions,
         kept: bool,
     ) -> Traces:
-        """Name the files of a tuning, and digest all that it depends on."""
+        """Name the files of a tuning, and digest all that it depends on.
+
+        Raises
+        ------
+        InputError
+            When the model cannot be written there.
+        """
+        if path.is_dir() or not path.parent.is_dir():
+            wrong = "is a folder" if path.is_dir() else "lies in a folder that does not exist"
+            raise InputError(f"cannot write the model {path}: it {wrong}. Give the path of a file.")
         decides = {
             "specs": {name: spec.to_json() for name, spec in model.specs.items()},
             "layers": list(model.layers),
@@ -112,9 +122,10 @@ class Traces:
             temporary.write_bytes(digest_bytes(content) + content)
 
     def finish(self, tuning: Tuning) -> None:
-        """Remove what only a tuning under way needs, and write its log."""
-        self.state.unlink(missing_ok=True)
-        self.boundary.unlink(missing_ok=True)
+        """Write the log, and remove what only a tuning under way needs; one may be stopped yet."""
+        if not tuning.interrupted:
+            self.state.unlink(missing_ok=True)
+            self.boundary.unlink(missing_ok=True)
         if self.kept:
             header, rows = log_table(tuning)
             with write_durably(self.log) as temporary, temporary.open("w", newline="") as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ from pipeline.config import FinetuneOptions, parse_count
 from pipeline.finetuning.feeds import Feed
 from pipeline.finetuning.judging import Judge
 from pipeline.finetuning.network import TunableNetwork
+from pipeline.finetuning.start import Start
 from pipeline.finetuning.traces import Traces
 from pipeline.finetuning.tuned import LoggedEpoch
-from pipeline.optimization import Epoch, Group, optimize
+from pipeline.optimization import Epoch, Group, Optimized, optimize
 from pipeline.progress import Progress, duration
 
 __all__ = ["Trained", "batch_size_of", "scores_of", "trained"]
@@ -25,7 +26,10 @@ __all__ = ["Trained", "batch_size_of", "scores_of", "trained"]
 _log = logging.getLogger(__name__)
 
 _PATIENCE = 5
-_WARM_UP = 0.1
+_WARM_UP, _WARM_UP_STEPS = 0.1, 30
+"""A tenth of all steps, and not fewer than so many."""
+_MUCH_WORSE, _BAD = 3.0, 0.5
+"""A training diverges whose loss is so many times that of the frozen model, and so high."""
 _AVERAGE = 0.98
 _RATE, _TOKEN_RATE = 3e-3, 1e-4
 """For maps, by measurement on EfficientNet-Lite0 (validation loss, 0.0003 to 0.004); for tokens,
@@ -56,7 +60,7 @@ def trained(
     network: TunableNetwork,
     feed: Feed,
     rows: Tensor,
-    judge: Judge,
+    start: Start,
     options: FinetuneOptions,
     seed: int,
     traces: Traces,
@@ -65,13 +69,15 @@ def trained(
 ) -> Trained:
     """Train a network in place, and leave its best weights.
 
+    A rate that nobody asked for is lowered until the training does not diverge.
+
     Parameters
     ----------
     network : TunableNetwork
     feed : Feed
     rows : int64 Tensor
         Those that are trained on.
-    judge : Judge
+    start : Start
     options : FinetuneOptions
     seed : int
         Of the order of the rows.
@@ -79,37 +85,22 @@ def trained(
         Where the state after each epoch is kept.
     progress : bool
     """
-    size = min(batch_size_of(options, len(rows)), len(rows))
     kept = traces.read_state()
-    accuracies: list[float] = [] if kept is None else list(kept["accuracies"])
-    steps = _Steps(network, feed, rows, size, options, seed)
-
-    def validate() -> float:
-        scores = scores_of(network, feed, judge.rows)
-        accuracies.append(judge.accuracy(scores))
-        return float(judge.losses(scores, soften=True).sum())
-
-    def on_epoch(epoch: Epoch, state: Any) -> None:
-        shown.advance(len(rows))
-        _log.info(
-            "epoch %d of at most %d: loss %.4f, on validation rows %.4f, accuracy %.3f, %s",
-            epoch.number, options.max_epochs, epoch.loss, epoch.validation_loss, accuracies[-1],
-            duration(epoch.seconds),
-        )  # fmt: skip
-        traces.write_state(state() | {"accuracies": list(accuracies)})
-
-    with Progress(options.max_epochs * len(rows), "images", visible=progress) as shown:
-        done = optimize(
-            network, steps.batches, steps.loss, validate, _groups(network, options),
-            steps_per_epoch=-(-len(rows) // size), max_epochs=options.max_epochs,
-            patience=_PATIENCE, warm_up=_WARM_UP, average=_AVERAGE,
-            bfloat16=network.offset.device.type == "cpu" and native_bfloat16(),
-            stoppable=True, state=kept, on_epoch=on_epoch,
-        )  # fmt: skip
+    rate = options.lr or (_TOKEN_RATE if network.cut.of_tokens else _RATE)
+    rate = rate if kept is None else kept["rate"]
+    worst = max(_MUCH_WORSE * float(start.losses().sum()), _BAD)
+    before = network.state()
+    while True:
+        attempt = _Attempt(network, feed, rows, start.judge, options, seed, traces, rate, kept)
+        log, done = attempt.run(progress, None if options.lr else lambda loss: not loss <= worst)
+        if not done.diverged:
+            break
+        network.fill(before)
+        _log.info("a rate of %.2g is too high for these pictures: again with a third of it", rate)
+        rate, kept = rate / 3, None
     if done.interrupted:
         _log.info("stopped by hand: the best of %d epochs is kept", done.epochs)
-    log = [LoggedEpoch(epoch, own) for epoch, own in zip(done.log, accuracies, strict=False)]
-    return Trained(tuple(log), done.best_epoch, done.interrupted)
+    return Trained(log, done.best_epoch, done.interrupted)
 
 
 def scores_of(network: TunableNetwork, feed: Feed, rows: Tensor) -> list[Tensor]:
@@ -121,15 +112,56 @@ def scores_of(network: TunableNetwork, feed: Feed, rows: Tensor) -> list[Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class _Steps:
-    """Batches and their losses."""
+class _Attempt:
+    """A training at one rate."""
 
     network: TunableNetwork
     feed: Feed
     rows: Tensor
-    size: int
+    judge: Judge
     options: FinetuneOptions
     seed: int
+    traces: Traces
+    rate: float
+    state: Mapping[str, Any] | None
+
+    @property
+    def size(self) -> int:
+        """Rows of a batch."""
+        return min(batch_size_of(self.options, len(self.rows)), len(self.rows))
+
+    def run(
+        self, progress: bool, diverges: Callable[[float], bool] | None
+    ) -> tuple[tuple[LoggedEpoch, ...], Optimized]:
+        """Train from the start, or from the state of a training that was killed."""
+        accuracies: list[float] = [] if self.state is None else list(self.state["accuracies"])
+        epochs, steps = self.options.max_epochs, -(-len(self.rows) // self.size)
+
+        def validate() -> float:
+            scores = scores_of(self.network, self.feed, self.judge.rows)
+            accuracies.append(self.judge.accuracy(scores))
+            return float(self.judge.losses(scores).sum())
+
+        def on_epoch(epoch: Epoch, state: Callable[[], dict[str, Any]]) -> None:
+            shown.advance(len(self.rows))
+            _log.info(
+                "epoch %d of at most %d: loss %.4f, on validation rows %.4f, accuracy %.3f, %s",
+                epoch.number, epochs, epoch.loss, epoch.validation_loss, accuracies[-1],
+                duration(epoch.seconds),
+            )  # fmt: skip
+            self.traces.write_state(state() | {"accuracies": list(accuracies), "rate": self.rate})
+
+        on_cpu = self.network.offset.device.type == "cpu"
+        with Progress(epochs * len(self.rows), "images", visible=progress) as shown:
+            done = optimize(
+                self.network, self.batches, self.loss, validate, self.groups(),
+                steps_per_epoch=steps, max_epochs=epochs, patience=_PATIENCE, average=_AVERAGE,
+                warm_up=min(max(_WARM_UP, _WARM_UP_STEPS / (steps * epochs)), 0.5),
+                bfloat16=on_cpu and native_bfloat16(),
+                stoppable=True, state=self.state, diverges=diverges, on_epoch=on_epoch,
+            )  # fmt: skip
+        pairs = zip(done.log, accuracies, strict=False)
+        return tuple(LoggedEpoch(epoch, own) for epoch, own in pairs), done
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, ...]]:
         """Give rows, their share in the loss of each task, and the inputs of the network."""
@@ -154,18 +186,16 @@ class _Steps:
             parts.append(part)
         return torch.stack(parts).mean()
 
-
-def _groups(network: TunableNetwork, options: FinetuneOptions) -> list[Group]:
-    """Give the heads and each block their rate, and where they are pulled to."""
-    lr = options.lr or (_TOKEN_RATE if network.cut.of_tokens else _RATE)
-    heads = Group(list(network.heads.parameters()), lr * _HEAD_RATE, pull=_PULL)
-    blocks = [
-        Group(
-            level, lr * options.decay**depth, pull=_PULL,
-            first_epoch=1 + depth if options.gradual else 1,
-        )
-        for depth, level in enumerate(network.levels())
-    ]  # fmt: skip
-    if options.weighting == "uncertainty":
-        return [heads, *blocks, Group([network.doubt], lr * _DOUBT_RATE)]
-    return [heads, *blocks]
+    def groups(self) -> list[Group]:
+        """Give each block and the heads their rate, and where they are pulled to."""
+        blocks = [
+            Group(
+                level, self.rate * self.options.decay**depth, pull=_PULL,
+                first_epoch=1 + depth if self.options.gradual else 1,
+            )
+            for depth, level in enumerate(self.network.levels())
+        ]  # fmt: skip
+        heads = Group(list(self.network.heads.parameters()), self.rate * _HEAD_RATE, pull=_PULL)
+        if self.options.weighting == "uncertainty":
+            return [*blocks, heads, Group([self.network.doubt], self.rate * _DOUBT_RATE)]
+        return [*blocks, heads]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pipeline.backbones import Backbone
 
 if TYPE_CHECKING:
+    from pipeline.finetuning.traces import Traces
     from pipeline.heads import Folded
     from pipeline.optimization import Epoch
     from pipeline.samples import Split
@@ -63,6 +64,8 @@ class Tuning:
         Whether Ctrl-C ended it.
     split : Split
         The model's, with the validation rows marked.
+    traces : Traces
+        Its files.
     """
 
     kept: Literal["tuned", "frozen"]
@@ -79,6 +82,7 @@ class Tuning:
     best_epoch: int
     interrupted: bool
     split: Split
+    traces: Traces
 
 
 class TunedBackbone(Backbone):

@@ -92,8 +92,8 @@ def test_no_held_out_picture_is_ever_looked_at_and_no_validation_row_is_trained_
     """Every picture that is decoded is written down, and every row of every training batch."""
     decoded, trained, judged = set(), [], []
     names = {samples.sources[row].tobytes(): name for row, name in enumerate(samples.ids)}
-    real_view, real_batches = stage_module.View.of, training_module._Steps.batches
-    real_loss = training_module._Steps.loss
+    real_view, real_batches = stage_module.View.of, training_module._Attempt.batches
+    real_loss = training_module._Attempt.loss
 
     def looked(view, pixels, digest):
         decoded.add(names[pixels.tobytes()])
@@ -109,8 +109,8 @@ def test_no_held_out_picture_is_ever_looked_at_and_no_validation_row_is_trained_
         return real_loss(steps, network, own, shares, *inputs)
 
     monkeypatch.setattr(stage_module.View, "of", looked)
-    monkeypatch.setattr(training_module._Steps, "batches", batches)
-    monkeypatch.setattr(training_module._Steps, "loss", loss)
+    monkeypatch.setattr(training_module._Attempt, "batches", batches)
+    monkeypatch.setattr(training_module._Attempt, "loss", loss)
     for options in (QUICK, {**QUICK, "no_boundary_cache": True, "views": 2, "flip": "yes"}):
         decoded.clear(), trained.clear(), judged.clear()
         tuned = finetune(model, samples, **options)
@@ -238,7 +238,7 @@ CALL = {"blocks": 2, "views": 3, "max_epochs": 5, "lr": 0.02, "flip": "no"}
 
 def die_in_epoch(number, beside):
     """In a child: tune, and be killed in the middle of an epoch."""
-    real = training_module._Steps.batches
+    real = training_module._Attempt.batches
 
     def batches(steps, epoch):
         for place, batch in enumerate(real(steps, epoch)):
@@ -246,7 +246,7 @@ def die_in_epoch(number, beside):
                 os.kill(os.getpid(), signal.SIGKILL)
             yield batch
 
-    training_module._Steps.batches = batches
+    training_module._Attempt.batches = batches
     samples = striped(N)
     finetune(model_of(samples), samples, beside=beside, **CALL)
 
@@ -268,13 +268,13 @@ def test_after_a_kill_the_same_call_goes_on_and_ends_as_if_nothing_had_been(
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"model.safetensors.boundary.h5", "model.safetensors.state.pt"}
     started = []
-    real = training_module._Steps.batches
+    real = training_module._Attempt.batches
 
     def batches(steps, epoch):
         started.append(epoch)
         return real(steps, epoch)
 
-    monkeypatch.setattr(training_module._Steps, "batches", batches)
+    monkeypatch.setattr(training_module._Attempt, "batches", batches)
     gone_on = finetune(model, samples, beside=beside, **CALL)
     assert started == [3, 4, 5][: len(gone_on.tuning.epochs) - 2]
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -288,7 +288,7 @@ def test_after_a_kill_the_same_call_goes_on_and_ends_as_if_nothing_had_been(
 
 def test_ctrl_c_keeps_the_best_so_far(model, samples, monkeypatch):
     whole = finetune(model, samples, **QUICK)
-    real = training_module._Steps.loss
+    real = training_module._Attempt.loss
     calls = []
 
     def loss(steps, network, own, *rest):
@@ -297,7 +297,7 @@ def test_ctrl_c_keeps_the_best_so_far(model, samples, monkeypatch):
             raise KeyboardInterrupt
         return real(steps, network, own, *rest)
 
-    monkeypatch.setattr(training_module._Steps, "loss", loss)
+    monkeypatch.setattr(training_module._Attempt, "loss", loss)
     stopped = finetune(model, samples, **QUICK)
     assert stopped.tuning.interrupted
     assert not whole.tuning.interrupted
@@ -368,13 +368,13 @@ def two_tasks(samples):
 def test_tasks_with_missing_labels_share_the_network(two_tasks, monkeypatch):
     model, samples = two_tasks
     weights = []
-    real = training_module._Steps.loss
+    real = training_module._Attempt.loss
 
     def loss(steps, network, own, shares, *inputs):
         weights.append((own, shares, [task.weight[own] for task in network.objectives]))
         return real(steps, network, own, shares, *inputs)
 
-    monkeypatch.setattr(training_module._Steps, "loss", loss)
+    monkeypatch.setattr(training_module._Attempt, "loss", loss)
     tuned = finetune(model, samples, **QUICK)
     tuning = tuned.tuning
     assert list(tuning.candidate_heads) == ["kind", "light"]
@@ -449,14 +449,14 @@ def test_a_picture_that_vanishes_between_two_epochs_is_named(tmp_path, monkeypat
     filed = dataclasses.replace(samples, sources=paths)
     model = model_of(filed)
     name = model.split.train_ids[0]
-    real = training_module._Steps.batches
+    real = training_module._Attempt.batches
 
     def batches(steps, epoch):
         if epoch == 2:
             (tmp_path / f"{name}.png").unlink()
         return real(steps, epoch)
 
-    monkeypatch.setattr(training_module._Steps, "batches", batches)
+    monkeypatch.setattr(training_module._Attempt, "batches", batches)
     with pytest.raises(BadInputError) as caught:
         finetune(model, filed, **QUICK, no_boundary_cache=True)
     assert list(caught.value.failures) == [(name, "no such file")]

@@ -29,17 +29,50 @@ def scores_of(rows, sharpness=3.0, noise=2.0):
     return torch.from_numpy(sharpness * goal + RNG.normal(0, noise, (len(rows), 3)))
 
 
-def test_losses_are_each_rows_share_of_the_mean_over_the_tasks():
-    weight = RNG.uniform(0, 2, N)
+def cross_entropies(scores, goal):
+    return -log_softmax(scores, axis=1)[np.arange(len(goal)), goal]
+
+
+def softened_by_hand(scores, goal, weight):
+    """Scores over the temperature that suits the other half best, by search."""
+    found = np.empty_like(scores)
+    for own, other in ((EVEN, ODD), (ODD, EVEN)):
+        found[own] = scores[own] / best_by_hand(scores[other], goal[other], weight[other])
+    return found
+
+
+def best_by_hand(scores, goal, weight):
+    best = minimize_scalar(
+        lambda log: smoothed(np.exp(log), scores, goal, weight),
+        bounds=(-5, 5), method="bounded", options={"xatol": 1e-9},
+    )  # fmt: skip
+    return np.exp(best.x)
+
+
+@pytest.mark.parametrize("sharpness", [0.2, 1.0, 5.0])
+def test_losses_are_each_rows_share_of_the_mean_softened_where_that_lowers_them(sharpness):
+    weight = RNG.uniform(0, 2, N).astype(np.float32)
     weight[[4, 9]] = 0
-    rows = np.arange(3, 20)
+    rows = np.arange(3, 33)
     judge = Judge([classes(weight), number := numbers()], torch.from_numpy(rows))
-    scores, guesses = scores_of(rows), torch.from_numpy(RNG.normal(size=(len(rows), 1)))
-    found = judge.losses([scores, guesses], soften=False)
-    own = -log_softmax(scores.numpy(), axis=1)[np.arange(17), rows % 3] / np.log(3)
-    shares = weight[rows].astype(np.float32) / weight[rows].astype(np.float32).sum()
-    squares = (guesses.numpy()[:, 0] - number.goal[rows].numpy()) ** 2 / 17
-    np.testing.assert_allclose(found, (own * shares + squares) / 2, rtol=1e-6)
+    scores, guesses = scores_of(rows) * sharpness, torch.from_numpy(RNG.normal(size=(30, 1)))
+    found = judge.losses([scores, guesses])
+    shares = weight[rows] / weight[rows].sum()
+    both = [
+        cross_entropies(own, rows % 3) * shares / np.log(3)
+        for own in (scores.numpy(), softened_by_hand(scores.numpy(), rows % 3, weight[rows]))
+    ]
+    squares = (guesses.numpy()[:, 0] - number.goal[rows].numpy()) ** 2 / 30
+    np.testing.assert_allclose(found, (min(both, key=np.sum) + squares) / 2, rtol=1e-4)
+
+
+def test_scores_without_a_mistake_are_left_as_they_are():
+    """A temperature of few rows would soften them for nothing."""
+    scores = torch.eye(3)[torch.arange(12) % 3] * 8.0
+    judge = Judge([kind := classes(n=12)], torch.arange(12))
+    by_hand = cross_entropies(scores.numpy(), np.arange(12) % 3) / np.log(3) / 12
+    np.testing.assert_allclose(judge.losses([scores]), by_hand, rtol=1e-4)
+    assert judge.temperature(kind, scores) == 1.0
 
 
 EVEN, ODD = slice(0, None, 2), slice(1, None, 2)
@@ -56,29 +89,9 @@ def test_the_temperature_is_that_of_the_lowest_loss():
     weight = RNG.uniform(0.5, 2, N).astype(np.float32)
     rows = np.arange(N)
     judge = Judge([classes(weight)], torch.arange(N))
-    scores = scores_of(rows)
+    scores = scores_of(rows) * 5
     found = judge.temperature(judge.objectives[0], scores)
-    best = minimize_scalar(
-        lambda log: smoothed(np.exp(log), scores.numpy(), rows % 3, weight.astype(float)),
-        bounds=(-5, 5), method="bounded", options={"xatol": 1e-9},
-    )  # fmt: skip
-    assert found == pytest.approx(np.exp(best.x), rel=1e-4)
-
-
-def test_each_half_of_the_rows_is_softened_by_the_temperature_of_the_other():
-    rows = np.arange(N)
-    judge = Judge([classes()], torch.arange(N))
-    scores = scores_of(rows)
-    even, odd = (
-        Judge(judge.objectives, torch.arange(N)[part]).temperature(
-            judge.objectives[0], scores[part]
-        )
-        for part in (EVEN, ODD)
-    )
-    assert even != odd
-    by_hand = scores / torch.tensor([odd, even] * N)[:N, None]
-    soft = judge.losses([scores], soften=True)
-    np.testing.assert_allclose(soft, judge.losses([by_hand], soften=False), rtol=1e-6)
+    assert found == pytest.approx(best_by_hand(scores.numpy(), rows % 3, weight), rel=1e-4)
 
 
 def test_what_has_no_classes_has_no_temperature():
@@ -149,17 +162,17 @@ def test_of_equally_good_weights_those_that_went_furthest_are_taken():
 
 def test_figures_are_in_the_units_of_the_targets():
     rows = np.arange(N)
-    judge = Judge([kind := classes(), number := numbers()], torch.arange(N))
+    judge = Judge([classes(), number := numbers()], torch.arange(N))
     scores, guesses = scores_of(rows), torch.from_numpy(RNG.normal(size=(N, 1)))
     found = judge.figures([scores, guesses])
-    even, odd = (judge.temperature(kind, scores[part], part) for part in (EVEN, ODD))
-    softened = scores.numpy() / np.where(rows % 2, even, odd)[:, None]
-    own = -log_softmax(softened, axis=1)[rows, rows % 3]
+    softened = softened_by_hand(scores.numpy(), rows % 3, np.ones(N))
+    both = [cross_entropies(one, rows % 3) for one in (scores.numpy(), softened)]
+    own = min(both, key=np.sum)
     right = (scores.numpy().argmax(1) == rows % 3).mean()
     assert found["kind"] == {
         "accuracy": pytest.approx(right),
-        "log_loss": pytest.approx(own.mean(), rel=1e-6),
-        "log_loss_se": pytest.approx(own.std(ddof=1) / np.sqrt(N), rel=1e-6),
+        "log_loss": pytest.approx(own.mean(), rel=1e-4),
+        "log_loss_se": pytest.approx(own.std(ddof=1) / np.sqrt(N), rel=1e-3),
     }
     truth, guess = (np.ravel(one) * 2.0 + 5.0 for one in (number.goal.numpy(), guesses.numpy()))
     squares = (truth - guess) ** 2

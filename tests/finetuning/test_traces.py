@@ -13,6 +13,7 @@ from PIL import Image
 from tuning_world import model_of, striped
 
 from pipeline.config import FinetuneOptions
+from pipeline.errors import InputError
 from pipeline.finetuning import finetune
 from pipeline.finetuning.rows import find_rows
 from pipeline.finetuning.traces import Traces
@@ -110,8 +111,8 @@ def key(model, samples, options=OPTIONS, path="a.model"):
     return Traces.of(Path(path), model, find_rows(model, samples), options, True).key
 
 
-def test_the_key_is_the_same_for_the_same_tuning_wherever_it_lies(model, samples):
-    assert key(model, samples) == key(model_of(samples), striped(48), path="b/c.model")
+def test_the_key_is_the_same_for_the_same_tuning_wherever_it_lies(model, samples, tmp_path):
+    assert key(model, samples) == key(model_of(samples), striped(48), path=tmp_path / "c.model")
 
 
 @pytest.mark.parametrize(
@@ -183,3 +184,16 @@ def test_a_tuning_of_other_options_does_not_go_on_from_a_state_that_stands_there
     tuned = finetune(model, samples, 2, beside=beside, views=1, max_epochs=2)
     assert [one.epoch.number for one in tuned.tuning.epochs] == [1, 2]
     assert not own.state.exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [("here", "is a folder"), ("gone/m.model", "lies in a folder that does not exist")],
+)
+def test_a_place_where_no_model_can_be_written(model, samples, tmp_path, place, wrong):
+    (tmp_path / "here").mkdir()
+    with pytest.raises(InputError) as caught:
+        key(model, samples, path=tmp_path / place)
+    assert str(caught.value) == (
+        f"cannot write the model {tmp_path / place}: it {wrong}. Give the path of a file."
+    )
