@@ -34,6 +34,7 @@ _AVERAGE = 0.98
 _RATE, _TOKEN_RATE = 3e-3, 1e-4
 """For maps, by measurement on EfficientNet-Lite0 (validation loss, 0.0003 to 0.004); for tokens,
 what is usual: no transformer with trained weights was at hand."""
+_LOWEST_RATE = 1e-6
 _PULL = 0.1
 _HEAD_RATE = 0.01
 """Of the heads, as a share of that of the top block: they begin at their optimum, and thousands
@@ -93,7 +94,7 @@ def trained(
     while True:
         attempt = _Attempt(network, feed, rows, start.judge, options, seed, traces, rate, kept)
         log, done = attempt.run(progress, None if options.lr else lambda loss: not loss <= worst)
-        if not done.diverged:
+        if not done.diverged or rate < _LOWEST_RATE:
             break
         network.fill(before)
         _log.info("a rate of %.2g is too high for these pictures: again with a third of it", rate)
