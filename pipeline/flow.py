@@ -188,7 +188,7 @@ def tuned(
     outcome = compared(model, samples, backbone, **shown)
     if beside is not None:
         outcome.model.save(beside)
-        backbone.tuning.traces.finish(backbone.tuning)
+        backbone.tuning.finish()
     return outcome
 
 

@@ -19,13 +19,15 @@
 Beside a model in the making::
 
     boundary.py         what enters the first trained block, for every view of every row
+    boundary_contents.py  what is known of it without its values
     boundary_layout.py  where it stands in a file of its own
 
 h5py is imported by the layouts and by datasets.py, when a file is first read or written.
 """
 
 from pipeline.cache.blocks import BLOCK_ROWS
-from pipeline.cache.boundary import BoundaryCache, BoundaryContents, BoundaryWriter
+from pipeline.cache.boundary import BoundaryCache, BoundaryWriter
+from pipeline.cache.boundary_contents import BoundaryContents
 from pipeline.cache.contents import (
     FORMAT_VERSION,
     INPUT,

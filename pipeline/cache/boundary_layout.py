@@ -12,7 +12,7 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from pipeline.cache.boundary import BoundaryContents
+from pipeline.cache.boundary_contents import BoundaryContents
 from pipeline.cache.datasets import (
     MISREADINGS,
     extent_of,

@@ -70,7 +70,7 @@ def finetune(
         they lie in a temporary folder.
     keep_state : bool
         Leave what lies beside the model, for whoever has work left to do until it is written,
-        and then calls ``tuning.traces.finish(tuning)``.
+        and then calls ``tuning.finish()``.
     progress : bool
     **options
         The other fields of `FinetuneOptions`: ``max_epochs``, ``views``, ``flip``, ``lr``, ...
@@ -114,7 +114,7 @@ def finetune(
         looking = Looking(backbone, spec, model.layers, device, progress)
         tuning = _Stage(model, cut, looking, rows, chosen, traces).run()
         if not keep_state:
-            traces.finish(tuning)
+            tuning.finish()
     return TunedBackbone.of(backbone, tuning)
 
 

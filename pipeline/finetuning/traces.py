@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -17,11 +16,9 @@ from pipeline.config import FinetuneOptions
 from pipeline.digest import DIGEST_SIZE, digest_bytes
 from pipeline.durable import write_durably
 from pipeline.errors import InputError
-from pipeline.finetuning.log import draw_log, log_table
 from pipeline.finetuning.rows import TuningRows
 
 if TYPE_CHECKING:
-    from pipeline.finetuning.tuned import Tuning
     from pipeline.model import TransferModel
 
 __all__ = ["Traces"]
@@ -121,13 +118,7 @@ class Traces:
         with write_durably(self.state) as temporary:
             temporary.write_bytes(digest_bytes(content) + content)
 
-    def finish(self, tuning: Tuning) -> None:
-        """Write the log, and remove what only a tuning under way needs; one may be stopped yet."""
-        if not tuning.interrupted:
-            self.state.unlink(missing_ok=True)
-            self.boundary.unlink(missing_ok=True)
-        if self.kept:
-            header, rows = log_table(tuning)
-            with write_durably(self.log) as temporary, temporary.open("w", newline="") as file:
-                csv.writer(file).writerows([header, *rows])
-            draw_log(tuning, self.picture)
+    def remove(self) -> None:
+        """Remove what only a tuning under way needs."""
+        self.state.unlink(missing_ok=True)
+        self.boundary.unlink(missing_ok=True)

@@ -14,10 +14,10 @@ from pipeline.backbones import native_bfloat16
 from pipeline.config import FinetuneOptions, parse_count
 from pipeline.finetuning.feeds import Feed
 from pipeline.finetuning.judging import Judge
+from pipeline.finetuning.log import LoggedEpoch
 from pipeline.finetuning.network import TunableNetwork
 from pipeline.finetuning.start import Start
 from pipeline.finetuning.traces import Traces
-from pipeline.finetuning.tuned import LoggedEpoch
 from pipeline.optimization import Epoch, Group, Optimized, optimize
 from pipeline.progress import Progress, duration
 

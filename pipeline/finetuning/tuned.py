@@ -6,31 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.backbones import Backbone
+from pipeline.finetuning.log import LoggedEpoch, draw_log, write_log
 
 if TYPE_CHECKING:
     from pipeline.finetuning.traces import Traces
     from pipeline.heads import Folded
-    from pipeline.optimization import Epoch
     from pipeline.samples import Split
 
-__all__ = ["LoggedEpoch", "TunedBackbone", "Tuning"]
-
-
-@dataclass(frozen=True)
-class LoggedEpoch:
-    """What is known of one epoch of fine-tuning.
-
-    Parameters
-    ----------
-    epoch : Epoch
-        Its losses are normalised: always saying the mean costs 1.
-    accuracy : float
-        Of the validation rows: share of right answers, of a number the variance explained,
-        the mean over several tasks.
-    """
-
-    epoch: Epoch
-    accuracy: float
+__all__ = ["TunedBackbone", "Tuning"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +66,17 @@ class Tuning:
     interrupted: bool
     split: Split
     traces: Traces
+
+    def finish(self) -> None:
+        """Write the log, and remove what only a tuning under way needs; one may go on yet."""
+        if not self.interrupted:
+            self.traces.remove()
+        if self.traces.kept:
+            write_log(self.epochs, self.traces.log)
+            draw_log(
+                self.epochs, self.traces.picture, kept=self.kept,
+                frozen_loss=self.frozen_loss, best_epoch=self.best_epoch,
+            )  # fmt: skip
 
 
 class TunedBackbone(Backbone):

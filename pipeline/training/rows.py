@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.cache import EmbeddingStore
+    from pipeline.samples import Target
     from pipeline.training.memory import MemoryPlan
-    from pipeline.training.tasks import Task
 
-__all__ = ["pieces_of", "problems_of", "rows_of_all"]
+__all__ = ["Task", "pieces_of", "problems_of", "rows_of_all"]
 
 _log = logging.getLogger(__name__)
 _ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A target, and the rows of it that are trained on.
+
+    Parameters
+    ----------
+    target : Target
+    rows : int array, ascending
+        All of them have a label.
+    """
+
+    target: Target
+    rows: NDArray[np.int64]
 
 
 def rows_of_all(tasks: Iterable[Task]) -> NDArray[np.int64]:

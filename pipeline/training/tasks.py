@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,9 @@ from pipeline.processors import one_thread, usable_processors
 from pipeline.training.labelled import refuse_sameness
 from pipeline.training.learning import Learnt, learn
 from pipeline.training.memory import MemoryPlan, plan_memory
-from pipeline.training.rows import rows_of_all
+from pipeline.training.rows import Task, rows_of_all
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from pipeline.samples import Target
 
 __all__ = [
@@ -48,21 +45,6 @@ _log = logging.getLogger(__name__)
 
 _FEW_ROWS = 1_000
 """A task of so few rows is worked on by one thread anyway."""
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A target, and the rows of it that are trained on.
-
-    Parameters
-    ----------
-    target : Target
-    rows : int array, ascending
-        All of them have a label.
-    """
-
-    target: Target
-    rows: NDArray[np.int64]
 
 
 def refuse_unlearnable(task: Task) -> None:
