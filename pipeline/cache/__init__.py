@@ -18,9 +18,9 @@
 
 Beside a model in the making::
 
-    boundary.py         what enters the first trained block, for every view of every row
-    boundary_contents.py  what is known of it without its values
-    boundary_layout.py  where it stands in a file of its own
+    boundary.py          what enters the first trained block, for every view of every row
+    boundary_contents.py what is known of it without its values
+    boundary_layout.py   where it stands in a file of its own
 
 h5py is imported by the layouts and by datasets.py, when a file is first read or written.
 """
