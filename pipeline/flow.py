@@ -14,7 +14,6 @@ from pipeline.cache import CacheLock, EmbeddingStore
 from pipeline.config import EmbedOptions, TrainOptions, TuneOptions, parse_target_kinds
 from pipeline.embedding import EmbeddingJob, Summary
 from pipeline.errors import CacheMismatchError, InputError, UnknownNameError
-from pipeline.finetuning import Outcome, compared, finetune
 from pipeline.heads import FUSING
 from pipeline.model import TransferModel, as_samples, heldout_table, write_table
 from pipeline.results import results_json
@@ -22,6 +21,7 @@ from pipeline.run_folder import RunFolder
 from pipeline.training import refuse_fusions, refuse_heads, refuse_sameness, train
 
 if TYPE_CHECKING:
+    from pipeline.finetuning import Outcome
     from pipeline.samples import SampleSet, Target
 
 __all__ = ["Finished", "run", "tune", "tuned"]
@@ -180,6 +180,11 @@ def tuned(
     beside : path, optional
         Where the model is written; a tuning that was killed before goes on.
     """
+    from pipeline.finetuning import (
+        compared,
+        finetune,
+    )  # torch, which a run without it does not need
+
     samples = as_samples(samples)
     backbone = finetune(
         model, samples, blocks, beside=beside, keep_state=beside is not None, **options
