@@ -180,10 +180,7 @@ def tuned(
     beside : path, optional
         Where the model is written; a tuning that was killed before goes on.
     """
-    from pipeline.finetuning import (
-        compared,
-        finetune,
-    )  # torch, which a run without it does not need
+    from pipeline.finetuning import compared, finetune  # they load torch
 
     samples = as_samples(samples)
     backbone = finetune(
