@@ -26,6 +26,8 @@ from pipeline.finetuning.training import scores_of
 
 PHOTOS = Path(tempfile.gettempdir()) / "transfer-pipeline-photos"
 BATCH = 64
+RATE = 1e-4
+"""Given, so that no training begins again with a lower one."""
 """What ``auto`` takes from 1,000 rows on: the few rows here stand for many."""
 SAME = 0.02
 """Most that two loss curves may differ; saying the mean costs 1. The cache holds float16."""
@@ -98,7 +100,7 @@ def _curve(frozen: Frozen, blocks: int, epochs: int, *, no_cache: bool) -> Curve
     with mock.patch("pipeline.finetuning.training.scores_of", watched):
         tuned, whole = frozen.tuned(
             blocks=blocks, views=1, flip="no", max_epochs=epochs, batch_size=str(BATCH),
-            no_boundary_cache=no_cache,
+            no_boundary_cache=no_cache, lr=RATE,
         )  # fmt: skip
     log = [one.epoch for one in tuned.tuning.epochs]
     training = [one.seconds - own for one, own in zip(log, validating, strict=True)]
