@@ -26,9 +26,9 @@ from pipeline.finetuning.training import scores_of
 
 PHOTOS = Path(tempfile.gettempdir()) / "transfer-pipeline-photos"
 BATCH = 64
+"""What ``auto`` takes from 1,000 rows on: the few rows here stand for many."""
 RATE = 1e-4
 """Given, so that no training begins again with a lower one."""
-"""What ``auto`` takes from 1,000 rows on: the few rows here stand for many."""
 SAME = 0.02
 """Most that two loss curves may differ; saying the mean costs 1. The cache holds float16."""
 
