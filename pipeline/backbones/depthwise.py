@@ -40,29 +40,8 @@ class QuickDepthwise(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Take the place of ``torch.conv2d`` where it applies."""
-        if func is torch.conv2d and _applies(*args, **(kwargs or {})):
-            return _convolved(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _applies(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> bool:
-    return (
-        groups == len(weight) == input.shape[1]
-        and weight.requires_grad
-        and torch.is_grad_enabled()
-        and input.device.type == "cpu"
-        and not isinstance(padding, str)
-        and weight.shape[2] * weight.shape[3] >= _LEAST_KERNEL
-        and (input.shape[2] * input.shape[3]) ** 2 <= _MOST_PAIRS * math.prod(_pair(stride))
-    )
+        found = _convolved(*args, **(kwargs or {})) if func is torch.conv2d else None
+        return func(*args, **(kwargs or {})) if found is None else found
 
 
 def _convolved(
@@ -73,7 +52,17 @@ def _convolved(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
-) -> Tensor:
+) -> Tensor | None:
+    """Convolve; None where torch is as quick by itself, or does something else."""
+    if (
+        not groups == len(weight) == input.shape[1]
+        or not (weight.requires_grad and torch.is_grad_enabled())
+        or input.device.type != "cpu"
+        or isinstance(padding, str)
+        or weight.shape[2] * weight.shape[3] < _LEAST_KERNEL
+        or (input.shape[2] * input.shape[3]) ** 2 > _MOST_PAIRS * math.prod(_pair(stride))
+    ):
+        return None
     pairs = (_pair(stride), _pair(padding), _pair(dilation))
     found: Tensor = _Depthwise.apply(input, weight, *pairs)
     return found if bias is None else found + bias.view(1, -1, 1, 1)

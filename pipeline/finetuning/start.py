@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from pipeline.finetuning.objectives import Objective
 from pipeline.finetuning.rows import TuningRows
 from pipeline.heads import Folded, Problem, folded
 from pipeline.model import TransferModel
-from pipeline.training import relearn
+from pipeline.training import class_weight_of, relearn
 
 __all__ = ["Start"]
 
@@ -64,7 +63,7 @@ class Start:
         """
         heads = {name: _refitted(model, name, rows, X, seed) for name in model.heads}
         objectives = [
-            Objective.of(rows.targets[name], head, rows.train, _class_weight(model.heads[name]))
+            Objective.of(rows.targets[name], head, rows.train, class_weight_of(model.heads[name]))
             for name, head in heads.items()
         ]
         return cls(
@@ -114,11 +113,6 @@ def _refitted(
     results = model.results[name]
     head = relearn(model.heads[name], results.fusions[0], problem, seed)
     return folded(head, results.kind, X.shape[1])
-
-
-def _class_weight(head: Any) -> Any:
-    weights = head.get_params().items()
-    return next((value for key, value in weights if key.endswith("class_weight") and value), None)
 
 
 def _scores(

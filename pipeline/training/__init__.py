@@ -15,7 +15,7 @@
 from pipeline.training.evaluation import Evaluation, evaluate
 from pipeline.training.figures import measure, no_figures
 from pipeline.training.labelled import refuse_sameness
-from pipeline.training.learning import Learnt, relearn
+from pipeline.training.learning import Learnt, class_weight_of, relearn
 from pipeline.training.memory import MemoryPlan
 from pipeline.training.stage import train
 from pipeline.training.tasks import (
@@ -32,6 +32,7 @@ __all__ = [
     "Learnt",
     "MemoryPlan",
     "Task",
+    "class_weight_of",
     "evaluate",
     "learn_tasks",
     "measure",

@@ -26,7 +26,7 @@ from pipeline.heads import (
 )
 from pipeline.results import Candidate
 
-__all__ = ["Learnt", "learn", "relearn"]
+__all__ = ["Learnt", "class_weight_of", "learn", "relearn"]
 
 _CALLED = {"cv": "cross-validation", "loo": "leave-one-out"}
 
@@ -104,6 +104,12 @@ def learn(
     return Learnt(fitted, tuple(found), refit)
 
 
+def class_weight_of(head: Any) -> Any:
+    """Find the weights of classes that a fitted head was made with, however deep it keeps them."""
+    weights = (value for key, value in head.get_params().items() if key.endswith("class_weight"))
+    return next((value for value in weights if value is not None), None)
+
+
 def relearn(head: Any, best: Candidate, problem: Problem, random_state: int = 0) -> Any:
     """Fit the kind of head that a model has on other rows.
 
@@ -117,11 +123,7 @@ def relearn(head: Any, best: Candidate, problem: Problem, random_state: int = 0)
         The rows; its layers are those of the head, or more.
     random_state : int
     """
-    weights = (value for key, value in head.get_params().items() if key.endswith("class_weight"))
-    shared: dict[str, Any] = {
-        "class_weight": next((value for value in weights if value is not None), None),
-        "random_state": random_state,
-    }
+    shared = {"class_weight": class_weight_of(head), "random_state": random_state}
     if is_ridge(best.head, problem.target.kind):
         own = _refit_ridge(best, shared, problem)
     elif best.head in FUSING:
