@@ -203,7 +203,7 @@ class FinetuneOptions:
         whether mirror images keep their labels.
     lr
         Peak learning rate of the top block.
-        [default: 0.003 for a convolutional network, 0.0001 for a transformer]
+        [default: 0.004 for a convolutional network, 0.0001 for a transformer]
     decay
         Rate of a block as a share of that above it.
     batch_size
@@ -236,24 +236,30 @@ class FinetuneOptions:
 
     def __post_init__(self) -> None:
         parse_count("batch size", self.batch_size)
-        whole = {"blocks": self.blocks, "max epochs": self.max_epochs, "views": self.views}
-        for name, value in whole.items():
+        for name, value, usual in (
+            ("blocks", self.blocks, "1 trains the top block, 2 are usual."),
+            ("max epochs", self.max_epochs, "10 are usual."),
+            ("views", self.views, "1 is the picture as it is, 6 add five augmented views."),
+        ):
             if not isinstance(value, int):
                 raise OptionError(f"{name} is {value!r}, but must be a whole number, like 2.")
-            if value < 1 and name != "views":
-                raise OptionError(f"{name} is {value}, but must be at least 1.")
-        if self.views < 1:
-            raise OptionError(
-                f"views is {self.views}, but must be at least 1. 1 is the picture as it is, 6 add "
-                "five augmented views."
-            )
+            if value < 1:
+                raise OptionError(f"{name} is {value}, but must be at least 1. {usual}")
         if self.lr is not None and not 0 < self.lr < 1:
             raise OptionError(
-                f"lr is {self.lr}, but must be between 0 and 1. Leave it out for 0.003 (0.0001 for "
+                f"lr is {self.lr}, but must be between 0 and 1. Leave it out for 0.004 (0.0001 for "
                 "a transformer)."
             )
         if not 0 < self.decay <= 1:
-            raise OptionError(f"decay is {self.decay}, but must be above 0 and at most 1.")
+            raise OptionError(
+                f"decay is {self.decay}, but must be above 0 and at most 1. 1 gives every block the "
+                "same rate; leave it out for 0.75."
+            )
+        if self.seed is not None and not 0 <= self.seed < 2**32:
+            raise OptionError(
+                f"seed is {self.seed}, but must be from 0 to {2**32 - 1}. Leave it out for that of "
+                "the model's split."
+            )
         for name, choice, accepted in (
             ("flip", self.flip, ("auto", "yes", "no")),
             ("weighting", self.weighting, ("equal", "uncertainty")),

@@ -122,7 +122,7 @@ def optimize(
     bfloat16: bool = False,
     stoppable: bool = False,
     state: Mapping[str, Any] | None = None,
-    diverges: Callable[[float], bool] | None = None,
+    worst: float | None = None,
     on_epoch: Callable[[Epoch, Callable[[], dict[str, Any]]], None] | None = None,
 ) -> Optimized:
     """Train a module with AdamW under a one-cycle schedule, and keep its best weights.
@@ -158,8 +158,8 @@ def optimize(
         Whether Ctrl-C ends the training and keeps the best weights so far.
     state : mapping, optional
         Goes on from what ``on_epoch`` was given.
-    diverges : callable, optional
-        Ends the training at once where it says so of the loss of an epoch.
+    worst : float, optional
+        The training is given up where the mean loss of an epoch is greater, or no number.
     on_epoch : callable, optional
         Called after each epoch with what is known of it, and with what gives its state.
 
@@ -182,7 +182,7 @@ def optimize(
             module.train()
             losses = [run.step(loss, batch) for batch in batches(number)]
             mean = sum(losses) / max(len(losses), 1)
-            diverged = diverges is not None and diverges(mean)
+            diverged = worst is not None and not mean <= worst
             if diverged:
                 break
             module.eval()

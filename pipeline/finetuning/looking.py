@@ -1,4 +1,4 @@
-"""Looking: what the frozen blocks give for every view of every row.
+"""Looking: what a network gives for every view of every row.
 
 It is `extract` over the backbone cut at the boundary, one pass a view.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Looking:
-    """The frozen network at work on the rows of a tuning.
+    """A network at work on the rows of a tuning, frozen or tuned.
 
     Parameters
     ----------
@@ -49,6 +49,11 @@ class Looking:
     layers: Mapping[str, int]
     device: str
     progress: bool = False
+
+    def of(self, backbone: Backbone) -> Looking:
+        """Look with the same network of other weights."""
+        spec = replace(self.spec, weights_digest=backbone.weights_digest)
+        return replace(self, backbone=backbone, spec=spec)
 
     def vectors(self, samples: SampleSet, view: View | None = None) -> NDArray[np.float32]:
         """Give the layers of all rows: shape (n_samples, n_features)."""

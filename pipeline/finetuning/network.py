@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import cast
 
 import numpy as np
@@ -80,24 +80,25 @@ class TunableNetwork(nn.Module):
 
     def fill(self, state: Mapping[str, Tensor]) -> None:
         """Take what `state` gave."""
-        self.load_state_dict(dict(state), strict=False)
+        with torch.no_grad():
+            for name, value in state.items():
+                self.get_parameter(name).copy_(value)
 
     def _is_trained(self, name: str) -> bool:
-        return name.startswith("heads.") or name.removeprefix("cut.module.") in self.cut.trained
+        return (
+            name.startswith(("heads.", "doubt"))
+            or name.removeprefix("cut.module.") in self.cut.trained
+        )
 
-    def folded(self, temperatures: Sequence[float]) -> list[Folded]:
-        """Give the linear layer of each task as a map of the raw columns, softened."""
+    def folded(self) -> dict[str, Folded]:
+        """Give the linear layer of each task as a map of the raw columns."""
         scale, offset = (_array(buffer) for buffer in (self.scale, self.offset))
-        found = []
-        for objective, own, classes, temperature in zip(
-            self.objectives, self.heads, self._classes, temperatures, strict=True
-        ):
+        found = {}
+        for objective, own, classes in zip(self.objectives, self.heads, self._classes, strict=True):
             linear = cast("nn.Linear", own)
             coef = _array(linear.weight) * scale * objective.spread
             intercept = _array(linear.bias) * objective.spread + objective.mean - coef @ offset
-            found.append(
-                Folded(coef / temperature, intercept / temperature, classes, objective.kind)
-            )
+            found[objective.name] = Folded(coef, intercept, classes, objective.kind)
         return found
 
 

@@ -100,6 +100,10 @@ class Objective:
         """Count the rows that have a label."""
         return int((self.weight[torch.from_numpy(rows)] > 0).sum())
 
+    def scaled(self, scores: NDArray[np.float64]) -> Tensor:
+        """Give the scores of a head as those of a network: numbers of mean 0 and variance 1."""
+        return torch.from_numpy((scores - self.mean) / self.spread)
+
     def losses(self, scores: Tensor, rows: Tensor) -> Tensor:
         """Give the normalised loss of each row; those of rows without a label mean nothing.
 

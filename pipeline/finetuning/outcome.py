@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.finetuning.tuned import TunedBackbone, Tuning
-from pipeline.heads import Folded
 from pipeline.inputs import digest_all
 from pipeline.model import MODULE, TransferModel
 from pipeline.results import Candidate, TargetResults
 from pipeline.samples import SampleSet, Target
-from pipeline.training import evaluate, no_figures
+from pipeline.training import evaluate, measure_outputs, no_figures
 
 __all__ = ["Outcome", "compared"]
 
@@ -32,7 +31,7 @@ class Outcome:
     backbone : TunedBackbone
     rows : {"test", "validation"}
         Which rows the figures are of: those that the model holds out, else those that were set
-        aside (by frozen heads that have not seen them either).
+        aside (frozen: by heads that have not seen them either, though most of the others).
     frozen, tuned : dict of str to TargetResults
         By target.
     """
@@ -82,22 +81,37 @@ def compared(
     """
     tuning = backbone.tuning
     tested = _held_out(model, samples, backbone)
-    tuned = _with_heads(model, tuning.candidate_heads, backbone)
+    tuned = _tuned(model, backbone)
     kept = tuned if tuning.kept == "tuned" else model
     if not tested.any():
-        aside = set(tuning.validation_ids)
-        own = samples.subset(np.array([name in aside for name in samples.ids], bool))
-        frozen = _with_heads(model, tuning.frozen_heads)
-        return Outcome(kept, backbone, "validation", *_measured((frozen, tuned), own, options))
-    before, after = _measured((model, tuned), samples.subset(tested), options)
-    tuned.results = dict(after)
-    return Outcome(kept, backbone, "test", before, after)
+        sides = (model, tuning.frozen_outputs), (tuned, tuning.tuned_outputs)
+        before, after = (_on_validation(own, samples, backbone, said) for own, said in sides)
+        return Outcome(kept, backbone, "validation", before, after)
+    frozen, new = (
+        evaluate(one, samples.subset(tested), include_training=True, **options).results
+        for one in (model, tuned)
+    )
+    tuned.results = dict(new)
+    return Outcome(kept, backbone, "test", frozen, new)
 
 
-def _measured(
-    models: Sequence[TransferModel], samples: SampleSet, options: Mapping[str, Any]
-) -> list[Mapping[str, TargetResults]]:
-    return [evaluate(m, samples, include_training=True, **options).results for m in models]
+def _on_validation(
+    model: TransferModel,
+    samples: SampleSet,
+    backbone: TunedBackbone,
+    outputs: Mapping[str, NDArray[np.float64]],
+) -> dict[str, TargetResults]:
+    """Measure what was predicted for the validation rows."""
+    places = {name: row for row, name in enumerate(samples.ids)}
+    own = samples.subset(np.array([places[i] for i in backbone.tuning.validation_ids]))
+    results = {}
+    for name, said in outputs.items():
+        found = model.results[name]
+        truth = Target.decide(name, own.columns[name], found.kind, own.ids)
+        classes = backbone.tuning.candidate_heads[name].classes
+        figures = measure_outputs(truth.subset(truth.present), classes, said[truth.present])
+        results[name] = replace(found, figures=figures, n_test=int(truth.present.sum()))
+    return results
 
 
 def _held_out(
@@ -114,17 +128,13 @@ def _held_out(
     return np.asarray(found & np.any(labelled, axis=0))
 
 
-def _with_heads(
-    model: TransferModel, heads: Mapping[str, Folded], backbone: TunedBackbone | None = None
-) -> TransferModel:
-    """Give a model of the same layers with linear heads, and a network of other weights."""
+def _tuned(model: TransferModel, backbone: TunedBackbone) -> TransferModel:
+    """Give a model of the same layers by the tuned network, with its heads."""
     from sklearn.pipeline import Pipeline
 
-    own = copy.copy(model)
+    own, tuning = copy.copy(model), backbone.tuning
+    heads = tuning.candidate_heads
     own.heads = {name: Pipeline([("head", head.estimator())]) for name, head in heads.items()}
-    if backbone is None:
-        return own
-    tuning = backbone.tuning
     ((name, spec),) = model.specs.items()
     candidate = tuning.candidate
     own.__dict__.pop("backbones", None)  # built for the frozen weights

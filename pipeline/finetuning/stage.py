@@ -100,22 +100,37 @@ def finetune(
     """
     chosen = _options(blocks, options)
     folded_heads(model)  # refuses those that are not linear, before anything is computed
-    samples = as_samples(samples)
+    with torch.inference_mode(False), torch.enable_grad():  # whatever the program around it does
+        backbone, tuning = _tuned(
+            model, as_samples(samples), chosen, beside, keep_state=keep_state, progress=progress
+        )
+    return TunedBackbone.of(backbone, tuning)
+
+
+def _tuned(
+    model: TransferModel,
+    samples: SampleSet,
+    options: FinetuneOptions,
+    beside: str | Path | None,
+    *,
+    keep_state: bool,
+    progress: bool,
+) -> tuple[Backbone, Tuning]:
     backbone = _only_backbone(model)
-    device = resolve_device(chosen.device)
-    cut = Cut(backbone, [name.rpartition("/")[2] for name in model.layers], chosen.blocks, device)
+    device = resolve_device(options.device)
+    cut = Cut(backbone, [name.rpartition("/")[2] for name in model.layers], options.blocks, device)
     rows = find_rows(model, samples)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory()) if beside is None else ""
         traces = Traces.of(
-            Path(beside or Path(folder, "model")), model, rows, chosen, kept=beside is not None
+            Path(beside or Path(folder, "model")), model, rows, options, kept=beside is not None
         )
         spec = model.specs_here(device)[backbone.name]
         looking = Looking(backbone, spec, model.layers, device, progress)
-        tuning = _Stage(model, cut, looking, rows, chosen, traces).run()
+        tuning = _Stage(model, cut, looking, rows, options, traces).run()
         if not keep_state:
             tuning.finish()
-    return TunedBackbone.of(backbone, tuning)
+    return backbone, tuning
 
 
 def _options(blocks: int, given: Mapping[str, Any]) -> FinetuneOptions:
@@ -216,21 +231,34 @@ class _Stage:
         return [View(number, self.seed, flip) for number in range(self.count)]
 
     def judged(self, network: TunableNetwork, start: Start, found: Chosen, done: Trained) -> Tuning:
-        """Say whether the tuned weights are better than the frozen ones."""
+        """Say whether the tuned network serves better than the model that came in.
+
+        Both are judged as they serve: by the same engine, which need not add up as training does.
+        """
         judge = start.judge
-        before, after = start.losses(), judge.losses(found.scores)
-        better = judge.better(before, after)
+        candidate = self.looking.backbone.with_module(self.cut.module)
+        X = self.looking.of(candidate).vectors(self.rows.samples.subset(self.rows.validation))
+        heads = network.folded()
+        scores = {name: head.scores(X) for name, head in heads.items()}
+        before, after = start.losses(start.rival), start.losses(scores)
+        better = done.best_epoch > 0 and judge.better(before, after)
         _log.info(
             "on %d validation rows the loss is %.4f frozen and %.4f tuned (%d %% of the way): %s",
             len(judge.rows), before.sum(), after.sum(), round(100 * found.share),
             "tuned is kept" if better else "not better by a standard error, frozen is kept",
         )  # fmt: skip
-        temperatures = list(map(judge.temperature, judge.objectives, found.scores))
+        scaled = [own.scaled(scores[own.name]) for own in judge.objectives]
+        temperatures = map(judge.temperature, judge.objectives, scaled)
+        softened = {
+            name: head.softened(own)
+            for (name, head), own in zip(heads.items(), temperatures, strict=True)
+        }
         return Tuning(
             kept="tuned" if better else "frozen",
-            candidate=self.looking.backbone.with_module(self.cut.module),
-            candidate_heads=dict(zip(start.heads, network.folded(temperatures), strict=True)),
-            frozen_heads=dict(start.heads),
+            candidate=candidate,
+            candidate_heads=softened,
+            frozen_outputs={name: heads[name].linked(own) for name, own in start.rival.items()},
+            tuned_outputs={name: head.outputs(X) for name, head in softened.items()},
             validation_ids=tuple(self.rows.samples.ids[row] for row in self.rows.validation),
             n_train={
                 objective.name: objective.labelled(self.rows.train)
@@ -238,7 +266,7 @@ class _Stage:
             },
             frozen_loss=float(before.sum()),
             tuned_loss=float(after.sum()),
-            figures=judge.figures(found.scores),
+            figures=judge.figures(scaled),
             share=found.share,
             epochs=done.epochs,
             best_epoch=done.best_epoch,

@@ -1,4 +1,4 @@
-"""Start: the frozen model that a tuning begins with, fitted without the validation rows."""
+"""Start: the frozen model that a tuning begins with, and what it is up against."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.finetuning.judging import Judge
 from pipeline.finetuning.objectives import Objective
@@ -24,20 +23,25 @@ _log = logging.getLogger(__name__)
 
 _MIRRORED_LOSS = 1.5
 """Mirror images keep their labels where the frozen model loses at most so many times as much."""
+_FOLDS = 5
+"""Of the validation rows: heads fitted on all other rows are those of the whole model, nearly."""
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """Heads that have not seen the validation rows, and what these rows say of them.
+    """Heads that have not seen the validation rows, and what these rows say of the frozen model.
 
     Parameters
     ----------
     heads : dict of str to Folded
-        By task, of the raw columns.
+        By task, of the raw columns; fitted without the validation rows.
     objectives : list of Objective
     judge : Judge
-    scores : list of Tensor
-        Of the validation rows, as a `TunableNetwork` gives them.
+    scores : dict of str to float64 array of shape (n_validation, n_outputs)
+        Of the validation rows by these heads.
+    rival : dict of str to float64 array of shape (n_validation, n_outputs)
+        The same by heads fitted on all rows but a fifth of the validation rows, to which the row
+        belongs. So good is the model that came in, which has learnt from all of them.
     offset, scale : float64 arrays of shape (n_features,)
         Means, and one factor a layer that gives its features variance 1 on average.
     """
@@ -45,7 +49,8 @@ class Start:
     heads: Mapping[str, Folded]
     objectives: list[Objective]
     judge: Judge
-    scores: list[Tensor]
+    scores: Mapping[str, NDArray[np.float64]]
+    rival: Mapping[str, NDArray[np.float64]]
     offset: NDArray[np.float64]
     scale: NDArray[np.float64]
 
@@ -61,7 +66,7 @@ class Start:
             The layers of all rows.
         seed : int
         """
-        heads = {name: _refitted(model, name, rows, X, seed) for name in model.heads}
+        heads = {name: _refitted(model, name, rows, X, rows.train, seed) for name in model.heads}
         objectives = [
             Objective.of(rows.targets[name], head, rows.train, class_weight_of(model.heads[name]))
             for name, head in heads.items()
@@ -70,13 +75,21 @@ class Start:
             heads,
             objectives,
             Judge(objectives, torch.from_numpy(rows.validation)),
-            _scores(heads, objectives, X[rows.validation]),
+            {name: head.scores(X[rows.validation]) for name, head in heads.items()},
+            {name: _crossed(model, name, rows, X, seed) for name in heads},
             *_scaling(X[rows.train], list(model.layers.values())),
         )
 
-    def losses(self) -> NDArray[np.float64]:
-        """Give the losses of the validation rows."""
-        return self.judge.losses(self.scores)
+    def losses(self, scores: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Give the losses of the validation rows.
+
+        Parameters
+        ----------
+        scores : dict of str to float64 array of shape (n_validation, n_outputs)
+            By task, in its own unit.
+        """
+        pairs = zip(self.objectives, scores.values(), strict=True)
+        return self.judge.losses([objective.scaled(own) for objective, own in pairs])
 
     def mirrors(self, X: NDArray[np.float32]) -> bool:
         """Whether mirror images keep their labels.
@@ -86,8 +99,8 @@ class Start:
         X : float32 array of shape (n_validation, n_features)
             The layers of the validation rows, mirrored.
         """
-        mirrored = self.judge.losses(_scores(self.heads, self.objectives, X)).sum()
-        plain = self.losses().sum()
+        mirrored = self.losses({name: own.scores(X) for name, own in self.heads.items()}).sum()
+        plain = self.losses(self.scores).sum()
         allowed = bool(mirrored <= _MIRRORED_LOSS * plain)
         _log.info(
             "the loss of mirror images is %.3f instead of %.3f: views are %s",
@@ -97,31 +110,56 @@ class Start:
 
 
 def _refitted(
-    model: TransferModel, name: str, rows: TuningRows, X: NDArray[np.float32], seed: int
+    model: TransferModel,
+    name: str,
+    rows: TuningRows,
+    X: NDArray[np.float32],
+    own: NDArray[np.int64],
+    seed: int,
 ) -> Folded:
+    """Fit the kind of head that the model has on those of some rows that have a label."""
     target = rows.targets[name]
-    own = rows.train[target.present[rows.train]]
-    ends = np.cumsum(list(model.layers.values())).tolist()
-    groups = rows.groups()
-    problem = Problem(
-        X[own],
-        dict(zip(model.layers, map(slice, [0, *ends], ends), strict=False)),
-        target.subset(own),
-        groups=None if groups is None else [groups[row] for row in own],
-        digests=[rows.digests[row] for row in own],
-    )
+    problem = _problem(model, name, rows, X, own[target.present[own]])
     results = model.results[name]
     head = relearn(model.heads[name], results.fusions[0], problem, seed)
     return folded(head, results.kind, X.shape[1])
 
 
-def _scores(
-    heads: Mapping[str, Folded], objectives: list[Objective], X: NDArray[np.float32]
-) -> list[Tensor]:
-    return [
-        torch.from_numpy((head.scores(X) - objective.mean) / objective.spread)
-        for head, objective in zip(heads.values(), objectives, strict=True)
-    ]
+def _problem(
+    model: TransferModel,
+    name: str,
+    rows: TuningRows,
+    X: NDArray[np.float32],
+    own: NDArray[np.int64],
+) -> Problem:
+    ends = np.cumsum(list(model.layers.values())).tolist()
+    groups = rows.groups()
+    return Problem(
+        X[own],
+        dict(zip(model.layers, map(slice, [0, *ends], ends), strict=False)),
+        rows.targets[name].subset(own),
+        groups=None if groups is None else [groups[row] for row in own],
+        digests=[rows.digests[row] for row in own],
+    )
+
+
+def _crossed(
+    model: TransferModel, name: str, rows: TuningRows, X: NDArray[np.float32], seed: int
+) -> NDArray[np.float64]:
+    """Score each validation row by a head that has seen all rows but its fold of them."""
+    validation = rows.validation
+    families = _problem(model, name, rows, X, validation).families or range(len(validation))
+    size = max(families) + 1
+    places = np.random.default_rng(seed).permutation(size)[np.asarray(families)]
+    folds = places % min(_FOLDS, size)
+    scores: list[NDArray[np.float64]] = [np.empty(0)] * len(validation)
+    for fold in range(folds.max() + 1):
+        own = np.concatenate([rows.train, validation[folds != fold]])
+        head = _refitted(model, name, rows, X, np.sort(own), seed)
+        places = np.flatnonzero(folds == fold)
+        for place, row in zip(places, head.scores(X[validation[places]]), strict=True):
+            scores[place] = row
+    return np.stack(scores)
 
 
 def _scaling(

@@ -9,6 +9,9 @@ from pipeline.backbones import Backbone
 from pipeline.finetuning.log import LoggedEpoch, draw_log, write_log
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pipeline.finetuning.traces import Traces
     from pipeline.heads import Folded
     from pipeline.samples import Split
@@ -24,12 +27,14 @@ class Tuning:
     ----------
     kept : {"tuned", "frozen"}
         Which of the two the validation rows prefer; frozen unless tuned is better by more than
-        one standard error.
+        one standard error, with its head and network as they would serve.
     candidate : Backbone
         The tuned network, whether it is kept or not.
-    candidate_heads, frozen_heads : dict of str to Folded
-        By task, of the layers as they are: the tuned linear heads with their temperature, and
-        those that the tuning began with. Neither has seen the validation rows.
+    candidate_heads : dict of str to Folded
+        By task, of the layers as they are: the tuned linear heads with their temperature.
+    frozen_outputs, tuned_outputs : dict of str to float64 array of shape (n_validation, n_outputs)
+        By task, what is predicted for the validation rows: by the model that came in, its head
+        fitted anew without the fifth of them to which a row belongs, and by the candidate.
     validation_ids : tuple of str
         Rows that the network was not trained on, and that decided.
     n_train : dict of str to int
@@ -54,7 +59,8 @@ class Tuning:
     kept: Literal["tuned", "frozen"]
     candidate: Backbone
     candidate_heads: dict[str, Folded]
-    frozen_heads: dict[str, Folded]
+    frozen_outputs: dict[str, NDArray[np.float64]]
+    tuned_outputs: dict[str, NDArray[np.float64]]
     validation_ids: tuple[str, ...]
     n_train: dict[str, int]
     frozen_loss: float

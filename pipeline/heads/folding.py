@@ -8,7 +8,7 @@ folded that is linear, whatever its class; and one that is not is found out on o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,10 +59,17 @@ class Folded:
 
     def outputs(self, X: NDArray[np.floating]) -> NDArray[np.float64]:
         """Give probabilities, or the number: shape (n_samples, n_outputs)."""
-        scores = self.scores(X)
+        return self.linked(self.scores(X))
+
+    def linked(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give the probabilities, or the number, that scores stand for."""
         if self.kind == "number":
             return scores
         return np.asarray(softmax(scores) if self.kind == "class" else expit(scores))
+
+    def softened(self, temperature: float) -> Folded:
+        """Give the map with scores that are so many times smaller."""
+        return replace(self, coef=self.coef / temperature, intercept=self.intercept / temperature)
 
     def estimator(self) -> Any:
         """Give the map as a fitted estimator of scikit-learn, which fits another if asked to."""

@@ -13,7 +13,7 @@
 """
 
 from pipeline.training.evaluation import Evaluation, evaluate
-from pipeline.training.figures import measure, no_figures
+from pipeline.training.figures import measure, measure_outputs, no_figures
 from pipeline.training.labelled import refuse_sameness
 from pipeline.training.learning import Learnt, class_weight_of, relearn
 from pipeline.training.memory import MemoryPlan
@@ -36,6 +36,7 @@ __all__ = [
     "evaluate",
     "learn_tasks",
     "measure",
+    "measure_outputs",
     "no_figures",
     "plan_tasks",
     "refuse_fusions",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.samples import Target
 
-__all__ = ["measure", "no_figures"]
+__all__ = ["measure", "measure_outputs", "no_figures"]
 
 
 def measure(
@@ -47,6 +47,27 @@ def measure(
     if truth.kind == "number":
         return number_figures(truth.values, predicted.astype(np.float64))
     return _multilabel(truth, predicted, _texts(head.classes_.tolist()))
+
+
+def measure_outputs(
+    truth: Target, classes: NDArray[Any] | None, outputs: NDArray[np.float64]
+) -> Mapping[str, float | None]:
+    """Measure probabilities, or numbers, as `measure` does a head that predicts the likeliest.
+
+    Parameters
+    ----------
+    truth : Target
+        A label for every row.
+    classes : array of shape (n_outputs,), or None for a number
+    outputs : float64 array of shape (n_samples, n_outputs)
+    """
+    if classes is None:
+        return number_figures(truth.values, outputs[:, 0])
+    names = _texts(classes.tolist())
+    if truth.kind == "multilabel":
+        return _multilabel(truth, (outputs > 0.5).astype(np.int64), names)
+    said = [names[place] for place in outputs.argmax(axis=1)]
+    return class_figures(_texts(truth.values), said, outputs, names)
 
 
 def _texts(labels: Iterable[Any]) -> list[str]:

@@ -21,6 +21,7 @@ from pipeline.errors import BadInputError, OptionError
 from pipeline.finetuning import finetune
 from pipeline.finetuning import stage as stage_module
 from pipeline.finetuning import training as training_module
+from pipeline.finetuning.judging import Judge
 from pipeline.samples import SampleSet
 
 N = 120
@@ -286,7 +287,9 @@ def test_after_a_kill_the_same_call_goes_on_and_ends_as_if_nothing_had_been(
 # The best so far, and never worse
 
 
-def test_ctrl_c_keeps_the_best_so_far(model, samples, monkeypatch):
+def test_ctrl_c_keeps_the_best_so_far_where_a_model_is_to_be_written(
+    model, samples, monkeypatch, tmp_path
+):
     whole = finetune(model, samples, **QUICK)
     real = training_module._Attempt.loss
     calls = []
@@ -298,16 +301,51 @@ def test_ctrl_c_keeps_the_best_so_far(model, samples, monkeypatch):
         return real(steps, network, own, *rest)
 
     monkeypatch.setattr(training_module._Attempt, "loss", loss)
-    stopped = finetune(model, samples, **QUICK)
+    stopped = finetune(model, samples, beside=tmp_path / "model.safetensors", **QUICK)
     assert stopped.tuning.interrupted
     assert not whole.tuning.interrupted
     assert curve(stopped) == curve(whole)[:2]
     assert stopped.tuning.best_epoch in (1, 2)
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):  # a program around it ends as well
+        finetune(model, samples, **QUICK)
 
 
 def steps_of(samples, model):
     n_train = len(model.split.train_ids) - round(0.15 * len(model.split.train_ids))
     return -(-n_train // 32)
+
+
+def test_where_every_rate_is_too_high_the_frozen_network_is_kept(
+    model, samples, monkeypatch, caplog
+):
+    monkeypatch.setattr(training_module, "_MUCH_WORSE", 0.0)
+    monkeypatch.setattr(training_module, "_BAD", 0.0)
+    monkeypatch.setattr(training_module, "_LOWEST_RATE", 1e-3)
+    monkeypatch.setattr(Judge, "better", lambda *_: True)  # by chance
+    caplog.set_level(logging.INFO, logger="pipeline.finetuning")
+    tuned = finetune(model, samples, **{**QUICK, "lr": None})
+    assert (tuned.tuning.kept, tuned.tuning.best_epoch, tuned.tuning.epochs) == ("frozen", 0, ())
+    said = [record.getMessage() for record in caplog.records]
+    assert "a rate of 0.004 is too high for these pictures: again with a third of it" in said
+
+
+def test_a_rate_is_not_blamed_for_what_the_frozen_model_loses_on_views(model, samples, monkeypatch):
+    found = []
+    real = training_module._Attempt.loss_before
+
+    def watched(attempt):
+        found.append(real(attempt))
+        return found[-1]
+
+    monkeypatch.setattr(training_module._Attempt, "loss_before", watched)
+    options = {**QUICK, "views": 2, "max_epochs": 1}
+    finetune(model, samples, **{**options, "lr": None})
+    unmoved = finetune(model, samples, **{**options, "lr": 1e-12})
+    ((frozen,), (epoch,)) = found, unmoved.tuning.epochs
+    assert frozen == pytest.approx(epoch.epoch.loss, rel=1e-5)
+    clean = finetune(model, samples, **{**options, "lr": 1e-12, "views": 1}).tuning.epochs[0]
+    assert frozen > clean.epoch.loss
 
 
 def test_labels_that_mean_nothing_keep_the_frozen_network(caplog):
@@ -328,6 +366,12 @@ def test_labels_that_mean_nothing_keep_the_frozen_network(caplog):
 
 
 # Ways to train
+
+
+def test_gradients_flow_whatever_mode_the_program_around_it_is_in(model, samples, tuned):
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            assert candidate(finetune(model, samples, **QUICK)) == candidate(tuned)
 
 
 def test_blocks_join_one_by_one_if_asked(model, samples, monkeypatch):
@@ -491,15 +535,27 @@ def test_layers_of_two_networks(model, samples):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"blocks": 0}, "blocks is 0, but must be at least 1."),
-        ({"max_epochs": 0}, "max epochs is 0, but must be at least 1."),
+        (
+            {"blocks": 0},
+            "blocks is 0, but must be at least 1. 1 trains the top block, 2 are usual.",
+        ),
+        ({"max_epochs": 0}, "max epochs is 0, but must be at least 1. 10 are usual."),
         (
             {"views": 0},
             "views is 0, but must be at least 1. 1 is the picture as it is, 6 add five augmented "
             "views.",
         ),
-        ({"lr": 0}, "lr is 0, but must be between 0 and 1. Leave it out for 0.003"),
-        ({"decay": 1.5}, "decay is 1.5, but must be above 0 and at most 1."),
+        ({"lr": 0}, "lr is 0, but must be between 0 and 1. Leave it out for 0.004"),
+        (
+            {"decay": 1.5},
+            "decay is 1.5, but must be above 0 and at most 1. 1 gives every block the same rate; "
+            "leave it out for 0.75.",
+        ),
+        (
+            {"seed": -1},
+            "seed is -1, but must be from 0 to 4294967295. Leave it out for that of the model's "
+            "split.",
+        ),
     ],
 )
 def test_options_that_make_no_sense(model, samples, options, said):

@@ -133,7 +133,47 @@ def test_the_heads_that_start_it_have_not_seen_the_validation_rows(samples, opti
     expected = other.predict_proba(rows.samples)
     np.testing.assert_allclose(start.heads["label"].outputs(X), expected, atol=1e-6)
     validation = start.heads["label"].scores(X[rows.validation])
-    np.testing.assert_allclose(start.scores[0].numpy(), validation)
+    np.testing.assert_allclose(start.scores["label"], validation)
+
+
+@pytest.mark.parametrize("head", ["ridge", "logistic"])
+def test_what_it_is_up_against_has_learnt_from_all_rows_but_those_it_is_asked_about(head):
+    """So it is as good as the model that came in: five models that hold one row out each."""
+    samples = striped(40)
+    model = model_of(samples, head=head)
+    rows, _, start = started(model, samples)
+    assert len(rows.validation) == 5  # as many as there are folds
+    for place, row in enumerate(rows.validation):
+        aside = {rows.samples.ids[row], *model.split.test_ids}
+        parts = tuple("test" if name in aside else "train" for name in samples.ids)
+        other = model_of(dataclasses.replace(samples, split=parts), head=head)
+        expected = other.predict_proba(rows.samples.subset(np.array([row])))
+        found = softmax(start.rival["label"][[place]], axis=1)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_rows_of_one_group_are_never_on_both_sides_there_either():
+    """A label of another row of the group moves nothing; that of a stranger does."""
+    samples = striped(48)
+    group = np.array([f"g{row // 3}" for row in range(48)], object)
+    samples = dataclasses.replace(samples, columns={**samples.columns, "group": group})
+    model = model_of(samples, target="label", group="group")
+    rows, X, start = started(model, samples)
+    own = dict(zip(samples.ids, group, strict=True))
+    groups = [own[rows.samples.ids[row]] for row in rows.validation]
+    assert 1 < len(set(groups)) < len(groups)
+    target = rows.targets["label"]
+    values = target.values.copy()
+    row = rows.validation[0]
+    values[row] = next(label for label in target.classes if label != values[row])
+    changed = dataclasses.replace(
+        rows, targets={"label": dataclasses.replace(target, values=values)}
+    )
+    other = Start.of(model, changed, X, seed=0)
+    moved = np.abs(other.rival["label"] - start.rival["label"]).max(axis=1) > 1e-9
+    kin = np.array([name == groups[0] for name in groups])
+    assert not moved[kin].any()
+    assert moved[~kin].any()
 
 
 def test_vectors_are_those_of_the_network_and_views_change_the_pictures(samples):
@@ -163,12 +203,11 @@ def test_columns_go_in_around_zero_and_each_layer_with_variance_1(samples):
         assert np.ptp(start.scale[begin:end]) == 0
 
 
-@pytest.mark.parametrize("temperature", [1.0, 2.5])
-def test_it_folds_back_into_the_heads_it_was_made_of(samples, temperature):
+def test_it_folds_back_into_the_heads_it_was_made_of(samples):
     model = model_of(samples)
     _, X, start = started(model, samples)
-    (back,) = network_of(model, start).folded([temperature])
-    expected = start.heads["label"].scores(X) / temperature
+    back = network_of(model, start).folded()["label"]
+    expected = start.heads["label"].scores(X)
     np.testing.assert_allclose(back.scores(X), expected, atol=1e-4)
     assert (back.classes.tolist(), back.kind) == (["flat", "left", "right"], "class")
     assert np.ptp(expected) > 0.5
@@ -187,7 +226,7 @@ def test_after_steps_it_folds_into_what_the_network_gives(samples):
         )
     (found,) = scores(network, model, rows.samples)
     task = start.objectives[0]
-    (back,) = network.folded([1.0])
+    back = network.folded()["light"]
     np.testing.assert_allclose(
         back.outputs(X)[:, 0], found[:, 0] * task.spread + task.mean, rtol=1e-3, atol=0.05
     )
@@ -201,7 +240,7 @@ def test_its_state_is_what_is_trained_and_nothing_else(samples):
     kept = network.state()
     assert set(kept) == {
         "heads.0.weight", "heads.0.bias", "cut.module.high.0.weight", "cut.module.high.0.bias",
-        "cut.module.top.weight", "cut.module.top.bias",
+        "cut.module.top.weight", "cut.module.top.bias", "doubt",
     }  # fmt: skip
     with torch.no_grad():
         for name in kept:

@@ -332,3 +332,13 @@ def test_as_an_estimator_it_predicts_the_same_and_fits_another(kind, classes):
         other = clone(head).fit(X, np.array(["up", "down"])[np.arange(40) % 2])
         assert other.classes_.tolist() == ["down", "up"]
         assert head.classes_.tolist() == classes
+
+
+def test_softened_scores_are_so_many_times_smaller():
+    random = np.random.default_rng(0)
+    X = random.normal(size=(40, 3))
+    own = folded(LogisticRegression().fit(X, np.arange(40) % 3), "class", 3)
+    softened = own.softened(2.5)
+    np.testing.assert_allclose(softened.scores(X), own.scores(X) / 2.5)
+    np.testing.assert_allclose(softened.outputs(X), softmax(own.scores(X) / 2.5, axis=1))
+    assert (softened.kind, softened.classes.tolist()) == ("class", [0, 1, 2])
