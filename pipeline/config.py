@@ -166,6 +166,14 @@ class TrainOptions:
                 "refit adds the held-out rows at the end, but with test fraction 0 none are held "
                 "out. Leave one of the two out."
             )
+        _refuse_seed(self.seed)
+
+
+def _refuse_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise OptionError(
+            f"seed is {seed}, but must be from 0 to {2**32 - 1}. Leave it out for the usual one."
+        )
 
 
 def _names(given: str | Iterable[str] | None) -> tuple[str, ...]:
@@ -252,14 +260,11 @@ class FinetuneOptions:
             )
         if not 0 < self.decay <= 1:
             raise OptionError(
-                f"decay is {self.decay}, but must be above 0 and at most 1. 1 gives every block the "
-                "same rate; leave it out for 0.75."
+                f"decay is {self.decay}, but must be above 0 and at most 1. 1 gives every block "
+                "the same rate; leave it out for 0.75."
             )
-        if self.seed is not None and not 0 <= self.seed < 2**32:
-            raise OptionError(
-                f"seed is {self.seed}, but must be from 0 to {2**32 - 1}. Leave it out for that of "
-                "the model's split."
-            )
+        if self.seed is not None:
+            _refuse_seed(self.seed)
         for name, choice, accepted in (
             ("flip", self.flip, ("auto", "yes", "no")),
             ("weighting", self.weighting, ("equal", "uncertainty")),

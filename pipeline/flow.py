@@ -14,7 +14,7 @@ from pipeline.cache import CacheLock, EmbeddingStore
 from pipeline.config import EmbedOptions, TrainOptions, TuneOptions, parse_target_kinds
 from pipeline.embedding import EmbeddingJob, Summary
 from pipeline.errors import CacheMismatchError, InputError, UnknownNameError
-from pipeline.heads import FUSING
+from pipeline.heads import FUSING, refuse_unfoldable
 from pipeline.model import TransferModel, as_samples, heldout_table, write_table
 from pipeline.results import results_json
 from pipeline.run_folder import RunFolder
@@ -103,29 +103,29 @@ def run(
     0.987
     """
     began = time.perf_counter()
-    given = (
+    embedding, training, tuning = given = (
         embed_options or EmbedOptions(),
         train_options or TrainOptions(),
         tune_options or TuneOptions(),
     )
-    _refuse_labels(samples, given[1])
+    _refuse_labels(samples, training, tuning)
     folder = RunFolder(Path(out))
     folder.claim(*given, overwrite=overwrite)
     with CacheLock(folder.cache, wait=True):
-        job = _prepared(samples, folder.cache, given[0], overwrite=overwrite)
-        _refuse_fusion(samples, given[1], job.layers)
+        job = _prepared(samples, folder.cache, embedding, overwrite=overwrite)
+        _refuse_fusion(samples, training, job.layers)
         folder.begin(*given)
         summary = job.execute(progress=progress)
     with EmbeddingStore.open(folder.cache) as store:
         write_table(folder.failed, ["id", "reason"], [[f.id, f.reason] for f in store.failed])
-        layers = _layers(given[0], store)
-        model = _trained(store, given[1], layers)
+        layers = _layers(embedding, store)
+        model = _trained(store, training, layers)
         model.save(folder.model)
         trained_as, outcome = _trained_as(model), None
-        if given[2].finetune:
+        if tuning.finetune:
             outcome = tuned(
-                model, samples, given[2].blocks, max_epochs=given[2].max_epochs,
-                device=given[0].device, beside=folder.model, progress=progress,
+                model, samples, tuning.blocks, max_epochs=tuning.max_epochs,
+                device=embedding.device, beside=folder.model, progress=progress,
             )  # fmt: skip
         anew = samples if outcome is not None and outcome.model is not model else None
         model = model if outcome is None else outcome.model
@@ -219,7 +219,7 @@ def _layers(options: EmbedOptions, store: EmbeddingStore) -> list[str]:
     return [name.strip() for name in str(options.layers).split(",")]
 
 
-def _refuse_labels(samples: SampleSet, options: TrainOptions) -> None:
+def _refuse_labels(samples: SampleSet, options: TrainOptions, tuning: TuneOptions) -> None:
     """Say what is wrong with the labels, or with what shall learn them, before embedding."""
     if not samples.columns:
         raise InputError(
@@ -234,6 +234,8 @@ def _refuse_labels(samples: SampleSet, options: TrainOptions) -> None:
         refuse_sameness(target)
     weight = None if options.class_weight == "none" else options.class_weight
     refuse_heads(targets, options.head, weight)
+    for target in targets.values() if tuning.finetune else ():
+        refuse_unfoldable(options.head, target.kind)
 
 
 def _targets(samples: SampleSet, options: TrainOptions) -> dict[str, Target]:

@@ -32,9 +32,11 @@ def test_a_classifier_tunes_its_network_and_predicts_with_it(always):
     clf.fit(PICTURES, slants(60))
     (spec,) = clf.model_.specs.values()
     assert spec.weights_digest != clf.backbone.weights_digest
+    assert (clf.tuning_.kept, len(clf.tuning_.epochs) > 0) == ("tuned", True)
     proba = clf.predict_proba(PICTURES[:5])
     np.testing.assert_allclose(proba, clf.model_.predict_proba(PICTURES[:5]), atol=1e-6)
     again = pickle.loads(pickle.dumps(clf))
+    assert again.tuning_.tuned_loss == clf.tuning_.tuned_loss
     np.testing.assert_array_equal(again.predict_proba(PICTURES[:5]), proba)
     assert clone(clf).get_params()["finetune_blocks"] == 1
 
@@ -45,6 +47,7 @@ def test_where_tuning_does_not_help_the_classifier_is_the_frozen_one(monkeypatch
     frozen = TransferClassifier(backbone, head="ridge").fit(PICTURES, slants(60))
     tuned = TransferClassifier(backbone, head="ridge", finetune_blocks=1)
     tuned.fit(PICTURES, slants(60))
+    assert (frozen.tuning_, tuned.tuning_.kept) == (None, "frozen")
     np.testing.assert_array_equal(
         tuned.predict_proba(PICTURES[:5]), frozen.predict_proba(PICTURES[:5])
     )
@@ -67,12 +70,15 @@ def test_groups_stay_together_when_rows_are_set_aside(always):
     ("options", "fitted", "sentence"),
     [
         ({"finetune_blocks": -1}, {}, "finetune_blocks is -1, but must be 0, which leaves"),
+        ({"finetune_blocks": "2"}, {}, "finetune_blocks is '2', but must be 0, which leaves"),
+        ({"finetune_blocks": None}, {}, "finetune_blocks is None, but must be 0, which leaves"),
+        ({"finetune_blocks": 1, "head": "knn"}, {}, "the head knn is not linear in the layers: "),
         ({"finetune_blocks": 1}, {"sample_weight": np.ones(60)}, "sample_weight was given, but"),
         ({"finetune_blocks": 9}, {}, "blocks is 9, but own has 4 up to the layer"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(options, fitted, sentence):
-    clf = TransferClassifier(own_backbone(), head="ridge", **options)
+    clf = TransferClassifier(own_backbone(), **{"head": "ridge", **options})
     with pytest.raises(OptionError) as refused:
         clf.fit(PICTURES, slants(60), **fitted)
     assert sentence in str(refused.value)

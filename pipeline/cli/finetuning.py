@@ -13,6 +13,7 @@ from pipeline.cli.embedding import understood
 from pipeline.cli.talk import say, show_json
 from pipeline.cli.training import show_figures
 from pipeline.config import FinetuneOptions
+from pipeline.errors import OptionError
 from pipeline.results import headline
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ def finetune(
     from pipeline.flow import tuned
     from pipeline.model import TransferModel
 
+    if model_out.resolve() == model.resolve():
+        raise OptionError(
+            f"MODEL_OUT is {model_out}, the model to begin with, which a tuning that was stopped "
+            "needs to go on. Write to another file."
+        )
     began = time.perf_counter()
     loaded = TransferModel.load(model)
     samples = understood(source, follow_outside=follow_outside)

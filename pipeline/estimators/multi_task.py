@@ -51,6 +51,8 @@ class MultiTaskTransfer(Transfers):
     classes_ : dict of str to array
         Classes of each target that has any, in the order of the probabilities.
     model_ : TransferModel
+    tuning_ : Tuning or None
+        How fine-tuning went: ``kept``, ``epochs``, ``frozen_loss``, ``tuned_loss``, ...
 
     Examples
     --------

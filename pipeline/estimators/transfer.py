@@ -80,6 +80,8 @@ class TransferClassifier(ClassifierMixin, _OneTarget):
     ----------
     classes_ : array of shape (n_classes,)
     model_ : TransferModel
+    tuning_ : Tuning or None
+        How fine-tuning went: ``kept``, ``epochs``, ``frozen_loss``, ``tuned_loss``, ...
 
     Examples
     --------

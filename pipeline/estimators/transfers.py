@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,8 +15,8 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from pipeline.embedding import Fetched
 from pipeline.errors import InputError, OptionError
 from pipeline.estimators.embedder import Embeds
-from pipeline.flow import tune
-from pipeline.heads import Problem
+from pipeline.flow import tuned
+from pipeline.heads import Problem, refuse_unfoldable
 from pipeline.model import TransferModel
 from pipeline.results import TargetResults
 from pipeline.samples import SampleSet, Split, Target
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.backbones import Backbone
+    from pipeline.finetuning import Tuning
 
 __all__ = ["Transfers"]
 
@@ -87,7 +89,7 @@ class Transfers(Embeds):
     ) -> Self:
         """Train a head for every target, on the rows that have a label and could be read."""
         check_consistent_length(X, sample_weight, groups)
-        self._refuse_weights(sample_weight)
+        self._refuse_tuning(targets, sample_weight)
         about = {name: f" of {name!r}" if len(targets) > 1 else "" for name in targets}
         tasks = {name: _task(one, fetched, about[name]) for name, one in targets.items()}
         class_weight = getattr(self, "class_weight", None)
@@ -120,28 +122,35 @@ class Transfers(Embeds):
             keeping=plan.keeping,
         )
         self.model_ = self._model(learnt, tasks, fetched, groups)
+        self.tuning_: Tuning | None = None
         if self.finetune_blocks:
-            self.model_ = self._tuned(_safe_indexing(X, readable), tasks)
+            self._tune(_safe_indexing(X, readable), tasks)
         return self
 
-    def _refuse_weights(self, sample_weight: Any) -> None:
-        if self.finetune_blocks < 0:
+    def _refuse_tuning(self, targets: Mapping[str, Target], sample_weight: Any) -> None:
+        blocks = self.finetune_blocks
+        if not isinstance(blocks, Integral) or blocks < 0:
             raise OptionError(
-                f"finetune_blocks is {self.finetune_blocks}, but must be 0, which leaves the "
-                "network frozen, or the number of blocks to train."
+                f"finetune_blocks is {blocks!r}, but must be 0, which leaves the network frozen, "
+                "or the number of blocks to train."
             )
-        if self.finetune_blocks and sample_weight is not None:
+        if not blocks:
+            return
+        if sample_weight is not None:
             raise OptionError(
                 "sample_weight was given, but fine-tuning counts every row alike. Leave it out, "
                 "or finetune_blocks=0."
             )
+        for target in targets.values():
+            refuse_unfoldable(self.head, target.kind)
 
-    def _tuned(self, X: Any, tasks: Mapping[str, Task]) -> TransferModel:
+    def _tune(self, X: Any, tasks: Mapping[str, Task]) -> None:
         columns = {name: task.target.values for name, task in tasks.items()}
-        return tune(
-            self.model_, SampleSet.from_list(X, columns), self.finetune_blocks,
+        outcome = tuned(
+            self.model_, SampleSet.from_list(X, columns), int(self.finetune_blocks),
             device=self.device, seed=self.random_state,
         )  # fmt: skip
+        self.model_, self.tuning_ = outcome.model, outcome.backbone.tuning
 
     def _model(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,33 +40,32 @@ class Judge:
         scores : sequence of Tensors of shape (n_validation, n_outputs)
             One an objective.
         """
-        parts = [self._losses(*pair) for pair in zip(self.objectives, scores, strict=True)]
+        pairs = zip(self.objectives, scores, strict=True)
+        parts = [min(self._plain_and_softened(*pair), key=np.sum) for pair in pairs]
         return np.asarray(np.mean(parts, axis=0), np.float64)
 
-    def _losses(self, objective: Objective, scores: Tensor) -> NDArray[np.float64]:
-        """Give the losses of one objective, as the scores are or softened, whichever are lower."""
-        weight = objective.weight[self.rows].double()
-        both = (
-            objective.losses(own.double(), self.rows) * weight / weight.sum()
-            for own in (scores, self._softened(objective, scores))
-        )
-        return min((own.numpy() for own in both), key=np.sum)
+    def temperature(self, objective: Objective, scores: Tensor) -> float:
+        """Find the temperature of the lowest log-loss; 1 where none lowers it, or for no class."""
+        plain, softened = map(np.sum, self._plain_and_softened(objective, scores))
+        return self._best(objective, scores, slice(None)) if softened < plain else 1.0
 
-    def _softened(self, objective: Objective, scores: Tensor) -> Tensor:
+    def _plain_and_softened(
+        self, objective: Objective, scores: Tensor
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give the shares of the rows in the loss of an objective, as its scores are and softened.
+
+        Each half of the rows is softened by what suits the other.
+        """
         halves = (slice(0, None, 2), slice(1, None, 2))
         softened = torch.empty_like(scores, dtype=torch.float64)
         for own, other in (halves, halves[::-1]):
             softened[own] = scores[own] / self._best(objective, scores[other], other)
-        return softened
-
-    def temperature(self, objective: Objective, scores: Tensor) -> float:
-        """Find the temperature of the lowest log-loss; 1 where none lowers it, or for no class."""
         weight = objective.weight[self.rows].double()
+        share = weight / weight.sum()
         plain, softened = (
-            float((objective.losses(own.double(), self.rows) * weight).sum())
-            for own in (scores, self._softened(objective, scores))
+            objective.losses(own.double(), self.rows) * share for own in (scores, softened)
         )
-        return self._best(objective, scores, slice(None)) if softened < plain else 1.0
+        return plain.numpy(), softened.numpy()
 
     def _best(self, objective: Objective, scores: Tensor, part: slice) -> float:
         rows = self.rows[part]
@@ -92,8 +90,8 @@ class Judge:
             right, loss = ("r2", "mse") if objective.kind == "number" else ("accuracy", "log_loss")
             present = (objective.weight[self.rows] > 0).numpy()
             weight = objective.weight[self.rows].numpy()[present]
-            shares = self._losses(objective, own)[present] * weight.sum() / weight
-            losses = shares * objective.norm * objective.spread**2
+            shares = min(self._plain_and_softened(objective, own), key=np.sum)[present]
+            losses = shares * weight.sum() / weight * objective.norm * objective.spread**2
             error = float(losses.std(ddof=1) / len(losses) ** 0.5) if len(losses) > 1 else None
             found[objective.name] = {
                 right: objective.right(own, self.rows),
@@ -145,13 +143,17 @@ def choose_weights(
         Gives the scores of the validation rows by a network with these weights.
     judge : Judge
     """
-    best: tuple[float, Any] = (np.inf, None)
-    for step in range(10, 0, -1):
-        share = step / 10
-        state = {name: torch.lerp(start[name], end[name], share) for name in end}
-        scores = scores_of(state)
-        loss = float(judge.losses(scores).sum())
-        if loss < best[0]:
-            best = loss, Chosen(share, state, scores)
-    found: Chosen = best[1]
-    return found
+    return min(
+        (_between(start, end, step / 10, scores_of) for step in range(10, 0, -1)),
+        key=lambda found: judge.losses(found.scores).sum(),
+    )
+
+
+def _between(
+    start: Mapping[str, Tensor],
+    end: Mapping[str, Tensor],
+    share: float,
+    scores_of: Callable[[Mapping[str, Tensor]], list[Tensor]],
+) -> Chosen:
+    state = {name: torch.lerp(start[name], end[name], share) for name in end}
+    return Chosen(share, state, scores_of(state))

@@ -154,16 +154,17 @@ def _strata(
 ) -> dict[bytes, int]:
     """Give each content its class of the first task that has classes.
 
-    The only row of a class in any task has none: it is needed to train on.
+    One content of every class of the other tasks has none: it is needed to train on.
     """
     tasks = [target for target in targets.values() if target.kind == "class"]
     codes = tasks[0].encode().tolist() if tasks else [0] * len(samples)
-    alone = np.zeros(len(samples), bool)
-    for target in tasks:
-        counts = target.counts
-        alone |= [value is not None and counts[value] == 1 for value in target.values]
-    rows = zip(digests, codes, alone.tolist(), strict=True)
-    return {digest: code for digest, code, only in rows if not only}
+    strata = dict(zip(digests, codes, strict=True))
+    for target in tasks[1:]:
+        labelled = zip(digests, target.values, strict=True)
+        pairs = sorted((digest, label) for digest, label in labelled if label is not None)
+        for digest in {label: digest for digest, label in reversed(pairs)}.values():
+            strata.pop(digest, None)
+    return strata
 
 
 def _refuse_too_few(rows: TuningRows) -> None:

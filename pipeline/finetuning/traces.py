@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -17,9 +17,7 @@ from pipeline.digest import DIGEST_SIZE, digest_bytes
 from pipeline.durable import write_durably
 from pipeline.errors import InputError
 from pipeline.finetuning.rows import TuningRows
-
-if TYPE_CHECKING:
-    from pipeline.model import TransferModel
+from pipeline.model import TransferModel, folded_heads
 
 __all__ = ["Traces"]
 
@@ -64,9 +62,10 @@ class Traces:
         decides = {
             "specs": {name: spec.to_json() for name, spec in model.specs.items()},
             "layers": list(model.layers),
-            "heads": [
-                asdict(found.fusions[0]) | {"seconds": 0} for found in model.results.values()
-            ],
+            "heads": {
+                name: [digest_bytes(own.coef.tobytes()).hex(), own.intercept.tolist()]
+                for name, own in folded_heads(model).items()
+            },
             "options": asdict(options),
             "split": rows.split.to_json(),
             "rows": [digest.hex() for digest in rows.digests],

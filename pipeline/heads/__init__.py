@@ -59,7 +59,7 @@ from pipeline.heads.fitting import (
     resolved_head,
     widened,
 )
-from pipeline.heads.folding import Folded, folded
+from pipeline.heads.folding import Folded, folded, refuse_unfoldable
 from pipeline.heads.former import FORMER_STEPS
 from pipeline.heads.layer_ridge import LayerRidgeClassifier, LayerRidgeRegressor
 from pipeline.heads.looking import MOST_ROWS
@@ -98,6 +98,7 @@ __all__ = [
     "is_ridge",
     "make_head",
     "makeable",
+    "refuse_unfoldable",
     "resolved_head",
     "search_fusions",
     "widened",

@@ -22,17 +22,19 @@ from pipeline.heads.tuned import TunedClassifier, TunedRegressor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Folded", "folded"]
+__all__ = ["Folded", "folded", "refuse_unfoldable"]
 
 _VALUES_AT_ONCE = 4_000_000
 _TEST_ROWS = 48
 _ROUNDING = 1e-6
 _WRAPPERS = (SeveralLabels, TemperatureClassifier, TunedClassifier, TunedRegressor)
 _LINEAR = {
-    "class": "logistic, ridge, layer_ridge, svm, lda, linear",
-    "multilabel": "logistic, ridge, svm, lda, linear",
-    "number": "ridge, layer_ridge, svm, linear",
+    "class": ("logistic", "ridge", "layer_ridge", "svm", "lda", "linear"),
+    "multilabel": ("logistic", "ridge", "svm", "lda", "linear"),
+    "number": ("ridge", "layer_ridge", "svm", "linear"),
 }
+_OPEN = ("auto", "best")
+"""Names that say nothing yet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,12 +137,27 @@ def folded(head: Any, kind: str, n_features: int, *, name: str = "") -> Folded:
             own = _affine(head, kind, n_features)
             _check(own, head)
     except ValueError as error:  # ours, or that of a step which does not take any number
-        raise OptionError(
-            f"the head {name or _name(head)} is not linear in the layers: {reason_of(error)}. "
-            f"Linear are {_LINEAR[kind]}, and what of scikit-learn predicts from linear scores. "
-            "Train with one of them."
-        ) from error
+        raise _not_linear(name or _name(head), kind, reason_of(error)) from error
     return own
+
+
+def refuse_unfoldable(head: Any, kind: str) -> None:
+    """Refuse a head whose name says that it is not linear, before it is fitted.
+
+    Raises
+    ------
+    OptionError
+    """
+    if isinstance(head, str) and head not in (*_OPEN, *_LINEAR[kind]):
+        raise _not_linear(head, kind, "its scores are no weighted sums of the columns")
+
+
+def _not_linear(name: str, kind: str, reason: str) -> OptionError:
+    return OptionError(
+        f"the head {name} is not linear in the layers: {reason}. Linear are "
+        f"{', '.join(_LINEAR[kind])}, and what of scikit-learn predicts from linear scores. Train "
+        "with one of them."
+    )
 
 
 def _affine(head: Any, kind: str, n_features: int) -> Folded:

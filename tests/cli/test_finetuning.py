@@ -126,3 +126,20 @@ def test_an_output_that_is_a_folder_is_refused_before_anything_is_trained(
 ):
     said = refused(1, "finetune", first_run / "model.safetensors", album, tmp_path)
     assert said == f"cannot write the model {tmp_path}: it is a folder. Give the path of a file."
+
+
+def test_the_model_to_begin_with_is_not_written_over(refused, first_run, album):
+    model = first_run / "model.safetensors"
+    before = model.read_bytes()
+    said = refused(1, "finetune", model, album, model.parent / "." / model.name)
+    assert (
+        "the model to begin with, which a tuning that was stopped needs to go on. Write to another "
+        "file." in said
+    )
+    assert model.read_bytes() == before
+
+
+def test_run_refuses_a_head_that_cannot_be_tuned_before_it_embeds(refused, album, tmp_path):
+    said = refused(1, "run", album, "--out", tmp_path / "out", "--finetune", "--head", "knn")
+    assert "the head knn is not linear in the layers: " in said
+    assert not (tmp_path / "out").exists()

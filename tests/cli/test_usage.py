@@ -50,6 +50,7 @@ def test_a_wrong_command_line_is_explained(refused, line, sentence, tmp_path, mo
 
 
 OUT_OF_RANGE = [
+    ("train c m --seed -1", "seed is -1, but must be from 0 to 4294967295. Leave it out"),
     ("train c m --test-fraction 2", "test fraction is 2.0, but must be at least 0 and below 1"),
     ("train c m --refit --test-fraction 0", "with test fraction 0 none are held out"),
     ("embed photos c --batch-size none", "batch size is 'none', but must be auto or a"),

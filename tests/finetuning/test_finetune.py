@@ -553,8 +553,7 @@ def test_layers_of_two_networks(model, samples):
         ),
         (
             {"seed": -1},
-            "seed is -1, but must be from 0 to 4294967295. Leave it out for that of the model's "
-            "split.",
+            "seed is -1, but must be from 0 to 4294967295. Leave it out for the usual one.",
         ),
     ],
 )

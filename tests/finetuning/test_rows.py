@@ -68,6 +68,20 @@ def test_the_same_rows_are_set_aside_again(model, samples):
     )
 
 
+def test_every_class_of_every_target_is_left_to_train_on(samples):
+    """Of 15 pairs of rows in the second target, whatever the seed of the split."""
+    pairs = [f"pair {row % 15}" if row < 30 else None for row in range(N)]
+    both = changed(samples, columns={**samples.columns, "pair": np.array(pairs, object)})
+    for seed in range(5):
+        own = model_of(both, test_fraction=0, target=("label", "pair"), seed=seed)
+        rows = find_rows(own, both)
+        target = rows.targets["pair"]
+        assert set(target.values[rows.train]) - {None} == {f"pair {k}" for k in range(15)}
+        backwards = find_rows(own, both.subset(np.arange(N)[::-1]))
+        assert named(backwards, "validation") == named(rows, "validation")
+        assert 0.1 < len(rows.validation) / len(rows.samples) < 0.2
+
+
 def test_rows_are_found_by_content_whatever_their_names_and_among_others(model, samples, tmp_path):
     known = named(find_rows(model, samples), "validation")
     pictures = {
