@@ -1,4 +1,4 @@
-"""One model for many tasks: against a model for each, frozen and fine-tuned."""
+"""Joint fine-tuning of many tasks against one each; `many_tasks.py` compares frozen models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from accuracy import OPTIONS, digits
 from findings import Sheet, timed
-from stages import Figures, figures, frozen_outputs, measured
+from stages import Figures, measured
 
 from pipeline import EmbeddingStore, SampleSet, TransferModel, embed, finetune, train
 from pipeline.config import TrainOptions
@@ -20,7 +20,7 @@ MISSING = 0.5
 
 
 def tasks(given: argparse.Namespace) -> Sheet:
-    """Compare one model with three heads with three models, each on its own labelled rows."""
+    """Compare one trunk for three targets with three trunks, each on its own labelled rows."""
     learning, test = _digits(given)
     sheet = Sheet(f"digits, {len(learning):,} train, {len(test):,} test: {', '.join(TASKS)}, "
                   f"{MISSING:.0%} of the labels missing for each")  # fmt: skip
@@ -28,23 +28,8 @@ def tasks(given: argparse.Namespace) -> Sheet:
         embed(learning, BACKBONE, given.work / "digits.h5", options=OPTIONS) as store,
         embed(test, BACKBONE, given.work / "digits-test.h5", options=OPTIONS) as held_out,
     ):
-        train(store, _options("digit"))  # imports and files are warm
-        ratios = []
-        for _ in range(given.repeats):
-            alone, each = {}, 0.0
-            for name in TASKS:
-                alone[name], seconds = timed(lambda name=name: train(store, _options(name)))
-                each += seconds
-            together, seconds = timed(lambda: train(store, _options(TASKS)))
-            ratios.append(seconds / each)
-            sheet.add(trained="three models", seconds=each)
-            sheet.add(trained="one model", seconds=seconds)
-        joint = figures(frozen_outputs(together, held_out), held_out)
-        own = {name: figures(frozen_outputs(alone[name], held_out), held_out)[name]
-               for name in TASKS}  # fmt: skip
-        _compare(sheet, "frozen", joint, own, -0.005)
-        sheet.judge("seconds, one model / three", ratios, 0.9, unit="x", at_most=True)
-        _tuned(sheet, together, alone, learning, test, held_out, given)
+        alone = {name: train(store, _options(name)) for name in TASKS}
+        _tuned(sheet, train(store, _options(TASKS)), alone, learning, test, held_out, given)
     return sheet
 
 
@@ -72,17 +57,17 @@ def _tuned(
         joint = both(together, weighting=weighting)
         for who in ("tuned", "kept"):
             own = {name: found[who][name] for name, found in alone_by.items()}
-            _compare(sheet, f"{who}, {weighting}", joint[who], own, None)
+            _compare(sheet, f"{who}, {weighting}", joint[who], own)
 
 
-def _compare(sheet: Sheet, what: str, joint: Figures, alone: Figures, target: float | None) -> None:
+def _compare(sheet: Sheet, what: str, joint: Figures, alone: Figures) -> None:
     for name in TASKS:
         for figure in joint[name]:
             sheet.add(of=what, task=name, figure=figure, together=joint[name][figure],
                       alone=alone[name][figure])  # fmt: skip
         figure = next(iter(joint[name]))
         gain = joint[name][figure] - alone[name][figure]
-        sheet.judge(f"{what}: {figure} of {name}, together - alone", [gain], target)
+        sheet.judge(f"{what}: {figure} of {name}, together - alone", [gain])
 
 
 def _options(target: Any) -> TrainOptions:

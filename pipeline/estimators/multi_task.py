@@ -39,7 +39,7 @@ class MultiTaskTransfer(Transfers):
         Of the targets that have classes.
     finetune_blocks : int
         How many blocks of the network are trained after the heads, see `pipeline.tune`; 0 leaves
-        it frozen.
+        it frozen. What a tuned network gives is not kept: every call embeds.
     kinds : dict of str to {"class", "multilabel", "number"}, optional
         Kinds of targets whose values do not say it.
     on_bad_input : {"fail", "skip"}

@@ -71,7 +71,7 @@ class TransferClassifier(ClassifierMixin, _OneTarget):
     class_weight : {"balanced", None}
     finetune_blocks : int
         How many blocks of the network are trained after the head, see `pipeline.tune`; 0 leaves
-        it frozen.
+        it frozen. What a tuned network gives is not kept: every call embeds.
     on_bad_input : {"fail", "skip"}
         ``skip`` leaves an unreadable picture out of fit, and predicts None for it.
     random_state : int
