@@ -86,10 +86,10 @@ def exit_code(outcome: Outcome) -> int:
 def say_outcome(outcome: Outcome, path: Path) -> None:
     """Say what was kept and why, and both figures of every target."""
     tuning = outcome.backbone.tuning
-    better = "better by more than" if tuning.kept == "tuned" else "not better by"
+    better = "better" if tuning.kept == "tuned" else "not better"
     say(
         f"{tuning.kept} is kept: on {len(tuning.validation_ids)} rows set aside the tuned network "
-        f"is {better} a standard error (loss {tuning.tuned_loss:.4f}, frozen "
+        f"is {better} beyond chance (loss {tuning.tuned_loss:.4f}, frozen "
         f"{tuning.frozen_loss:.4f})"
     )
     for name, frozen in outcome.frozen.items():

@@ -245,7 +245,7 @@ class _Stage:
         _log.info(
             "on %d validation rows the loss is %.4f frozen and %.4f tuned (%d %% of the way): %s",
             len(judge.rows), before.sum(), after.sum(), round(100 * found.share),
-            "tuned is kept" if better else "not better by a standard error, frozen is kept",
+            "tuned is kept" if better else "not better beyond chance, frozen is kept",
         )  # fmt: skip
         scaled = [own.scaled(scores[own.name]) for own in judge.objectives]
         temperatures = map(judge.temperature, judge.objectives, scaled)

@@ -71,12 +71,13 @@ class Start:
             Objective.of(rows.targets[name], head, rows.train, class_weight_of(model.heads[name]))
             for name, head in heads.items()
         ]
+        families = _families(model, rows, X)
         return cls(
             heads,
             objectives,
-            Judge(objectives, torch.from_numpy(rows.validation)),
+            Judge(objectives, torch.from_numpy(rows.validation), families),
             {name: head.scores(X[rows.validation]) for name, head in heads.items()},
-            {name: _crossed(model, name, rows, X, seed) for name in heads},
+            {name: _crossed(model, name, rows, X, families, seed) for name in heads},
             *_scaling(X[rows.train], list(model.layers.values())),
         )
 
@@ -143,15 +144,23 @@ def _problem(
     )
 
 
+def _families(model: TransferModel, rows: TuningRows, X: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Give the number of the family of each validation row: of one group, or of equal content."""
+    found = _problem(model, next(iter(model.heads)), rows, X, rows.validation).families
+    return np.arange(len(rows.validation)) if found is None else np.array(found)
+
+
 def _crossed(
-    model: TransferModel, name: str, rows: TuningRows, X: NDArray[np.float32], seed: int
+    model: TransferModel,
+    name: str,
+    rows: TuningRows,
+    X: NDArray[np.float32],
+    families: NDArray[np.int64],
+    seed: int,
 ) -> NDArray[np.float64]:
     """Score each validation row by a head that has seen all rows but its fold of them."""
-    validation = rows.validation
-    families = _problem(model, name, rows, X, validation).families or range(len(validation))
-    size = max(families) + 1
-    places = np.random.default_rng(seed).permutation(size)[np.asarray(families)]
-    folds = places % min(_FOLDS, size)
+    validation, size = rows.validation, families.max() + 1
+    folds = np.random.default_rng(seed).permutation(size)[families] % min(_FOLDS, size)
     scores: list[NDArray[np.float64]] = [np.empty(0)] * len(validation)
     for fold in range(folds.max() + 1):
         own = np.concatenate([rows.train, validation[folds != fold]])

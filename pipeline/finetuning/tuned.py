@@ -26,8 +26,8 @@ class Tuning:
     Parameters
     ----------
     kept : {"tuned", "frozen"}
-        Which of the two the validation rows prefer; frozen unless tuned is better by more than
-        one standard error, with its head and network as they would serve.
+        Which of the two the validation rows prefer, both as they would serve; frozen unless tuned
+        is better by more than chance (paired t-test).
     candidate : Backbone
         The tuned network, whether it is kept or not.
     candidate_heads : dict of str to Folded

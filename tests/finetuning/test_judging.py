@@ -1,10 +1,11 @@
-"""Judging: temperatures, the standard error of a gain, and how far to go."""
+"""Judging: temperatures, what a gain is worth, and how far to go."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from scipy.stats import ttest_rel
 
 from pipeline.finetuning.judging import Judge, choose_weights
 from pipeline.finetuning.objectives import Objective
@@ -17,6 +18,11 @@ def classes(weight=None, n=N):
     goal = torch.from_numpy(np.arange(n) % 3)
     weight = torch.ones(n) if weight is None else torch.as_tensor(weight)
     return Objective("kind", "class", goal, weight.float(), float(np.log(3)))
+
+
+def judge_of(objectives, n):
+    """Every row for itself."""
+    return Judge(objectives, torch.arange(n), np.arange(n))
 
 
 def numbers(n=N):
@@ -54,7 +60,9 @@ def test_losses_are_each_rows_share_of_the_mean_softened_where_that_lowers_them(
     weight = RNG.uniform(0, 2, N).astype(np.float32)
     weight[[4, 9]] = 0
     rows = np.arange(3, 33)
-    judge = Judge([classes(weight), number := numbers()], torch.from_numpy(rows))
+    judge = Judge(
+        [classes(weight), number := numbers()], torch.from_numpy(rows), np.arange(len(rows))
+    )
     scores, guesses = scores_of(rows) * sharpness, torch.from_numpy(RNG.normal(size=(30, 1)))
     found = judge.losses([scores, guesses])
     shares = weight[rows] / weight[rows].sum()
@@ -69,7 +77,7 @@ def test_losses_are_each_rows_share_of_the_mean_softened_where_that_lowers_them(
 def test_scores_without_a_mistake_are_left_as_they_are():
     """A temperature of few rows would soften them for nothing."""
     scores = torch.eye(3)[torch.arange(12) % 3] * 8.0
-    judge = Judge([kind := classes(n=12)], torch.arange(12))
+    judge = judge_of([kind := classes(n=12)], 12)
     by_hand = cross_entropies(scores.numpy(), np.arange(12) % 3) / np.log(3) / 12
     np.testing.assert_allclose(judge.losses([scores]), by_hand, rtol=1e-4)
     assert judge.temperature(kind, scores) == 1.0
@@ -88,41 +96,48 @@ def smoothed(temperature, scores, goal, weight):
 def test_the_temperature_is_that_of_the_lowest_loss():
     weight = RNG.uniform(0.5, 2, N).astype(np.float32)
     rows = np.arange(N)
-    judge = Judge([classes(weight)], torch.arange(N))
+    judge = judge_of([classes(weight)], N)
     scores = scores_of(rows) * 5
     found = judge.temperature(judge.objectives[0], scores)
     assert found == pytest.approx(best_by_hand(scores.numpy(), rows % 3, weight), rel=1e-4)
 
 
 def test_what_has_no_classes_has_no_temperature():
-    judge = Judge([number := numbers()], torch.arange(N))
+    judge = judge_of([number := numbers()], N)
     assert judge.temperature(number, torch.zeros(N, 1)) == 1.0
 
 
 def test_accuracy_is_the_mean_over_the_tasks():
-    judge = Judge([classes(), number := numbers()], torch.arange(N))
+    judge = judge_of([classes(), number := numbers()], N)
     perfect = torch.eye(3)[torch.arange(N) % 3]
     half = torch.where(torch.arange(N)[:, None] < 20, perfect, -perfect)
     mean = torch.full((N, 1), float(number.goal.mean()))
     assert judge.accuracy([half, mean]) == pytest.approx(0.25, abs=1e-6)
 
 
-@pytest.mark.parametrize(("gain", "better"), [(1.05, True), (0.95, False), (-2.0, False)])
-def test_better_is_a_gain_of_more_than_one_standard_error_of_the_paired_difference(gain, better):
-    before = RNG.uniform(0, 50, N)  # rows differ by far more than the gains do
-    gains = RNG.normal(size=N)
-    gains -= gains.mean()
-    error_of_the_mean = gains.std(ddof=1) / np.sqrt(N)
-    after = before - gains - gain * error_of_the_mean
-    assert Judge([], torch.arange(N)).better(before, after) is better
+@pytest.mark.parametrize("n", [4, N])
+def test_better_is_what_a_paired_t_test_calls_better(n):
+    for mean in (-1.0, 0.0, 0.1, 0.3, 1.0, 3.0):
+        before = RNG.uniform(0, 50, n)  # rows differ by far more than the gains do
+        after = before - RNG.normal(mean, size=n)
+        chance = ttest_rel(before, after, alternative="greater").pvalue
+        assert judge_of([], n).better(before, after) is bool(chance < 0.025)
+
+
+def test_rows_of_one_family_count_as_one():
+    """Ten copies of two rows prove no more than two rows do."""
+    before, gains = RNG.uniform(1, 2, 20), np.repeat([0.5, 0.2], 10)
+    families = np.repeat([0, 1], 10)
+    assert judge_of([], 20).better(before, before - gains)
+    assert not Judge([], torch.arange(20), families).better(before, before - gains)
+    assert Judge([], torch.arange(20), families).better(before, before - 0.1)
 
 
 def test_no_gain_at_all_and_a_single_row_are_not_better():
-    judge = Judge([], torch.arange(N))
     same = RNG.uniform(size=N)
-    assert not judge.better(same, same)
-    assert not judge.better(np.array([9.0]), np.array([1.0]))
-    assert judge.better(np.array([2.0, 2.0]), np.array([1.0, 1.0]))
+    assert not judge_of([], N).better(same, same)
+    assert not judge_of([], 1).better(np.array([9.0]), np.array([1.0]))
+    assert judge_of([], 2).better(np.array([2.0, 2.0]), np.array([1.0, 1.0]))
 
 
 def along(best, seen=None):
@@ -144,7 +159,7 @@ def along(best, seen=None):
 def test_the_weights_go_as_far_as_the_validation_rows_like(best):
     start, end = {"w": torch.tensor([0.0])}, {"w": torch.tensor([1.0])}
     seen = []
-    found = choose_weights(start, end, along(best, seen), Judge([classes()], torch.arange(N)))
+    found = choose_weights(start, end, along(best, seen), judge_of([classes()], N))
     assert found.share == best
     assert float(found.state["w"]) == pytest.approx(best)
     assert torch.equal(found.scores[0], along(best)(found.state)[0])
@@ -153,16 +168,14 @@ def test_the_weights_go_as_far_as_the_validation_rows_like(best):
 
 def test_of_equally_good_weights_those_that_went_furthest_are_taken():
     start, end = {"w": torch.tensor([2.0])}, {"w": torch.tensor([3.0])}
-    found = choose_weights(
-        start, end, lambda state: [torch.zeros(N, 3)], Judge([classes()], torch.arange(N))
-    )
+    found = choose_weights(start, end, lambda state: [torch.zeros(N, 3)], judge_of([classes()], N))
     assert found.share == 1.0
     assert torch.equal(found.state["w"], end["w"])
 
 
 def test_figures_are_in_the_units_of_the_targets():
     rows = np.arange(N)
-    judge = Judge([classes(), number := numbers()], torch.arange(N))
+    judge = judge_of([classes(), number := numbers()], N)
     scores, guesses = scores_of(rows), torch.from_numpy(RNG.normal(size=(N, 1)))
     found = judge.figures([scores, guesses])
     softened = softened_by_hand(scores.numpy(), rows % 3, np.ones(N))
