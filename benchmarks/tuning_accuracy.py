@@ -24,17 +24,19 @@ def accuracy(given: argparse.Namespace) -> Sheet:
     sheet = Sheet(f"Fashion-MNIST, {len(train):,} train, {len(test):,} test, {BACKBONE}, 128 px")
     with embed(test, BACKBONE, given.work / "test.h5", options=OPTIONS) as held_out:
         frozen = Frozen.of(train, BACKBONE, given.work / "train.h5", OPTIONS)
-        gains, losses, seconds = [], [], []
-        for seed in range(given.seeds):
-            row = compared(frozen, test, held_out, given, seed=seed)
-            sheet.add(**row, **{f"{name}_seconds": s for name, s in frozen.seconds.items()})
-            print(sheet.rows[-1], file=sys.stderr, flush=True)
-            gains.append(row["accuracy_kept"] - row["accuracy_frozen"])
-            losses.append(row["log_loss_kept"] - row["log_loss_frozen"])
-            seconds.append(row["tune_seconds"])
-        sheet.judge("accuracy, kept - frozen", gains, 0.015)
-        sheet.judge("log-loss, kept - frozen", losses, 0, at_most=True)
-        sheet.judge("seconds of fine-tuning", seconds, 600, unit=" s", at_most=True)
+        for blocks in given.blocks:
+            gains, losses, seconds = [], [], []
+            for seed in range(given.seeds):
+                row = compared(frozen, test, held_out, given, blocks=blocks, seed=seed)
+                sheet.add(**row, **{f"{name}_seconds": s for name, s in frozen.seconds.items()})
+                print(sheet.rows[-1], file=sys.stderr, flush=True)
+                gains.append(row["accuracy_kept"] - row["accuracy_frozen"])
+                losses.append(row["log_loss_kept"] - row["log_loss_frozen"])
+                seconds.append(row["tune_seconds"])
+            what = f"top {blocks} blocks"
+            sheet.judge(f"{what}: accuracy, kept - frozen", gains, 0.015)
+            sheet.judge(f"{what}: log-loss, kept - frozen", losses, 0, at_most=True)
+            sheet.judge(f"{what}: seconds of tuning", seconds, 600, unit=" s", at_most=True)
         few(sheet, train, test, held_out, given)
     return sheet
 
