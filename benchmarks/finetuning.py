@@ -24,7 +24,7 @@ from findings import timed
 from measuring import RESULTS, cpu_of_others, machine, write_results
 from tuning_accuracy import accuracy
 from tuning_epochs import PHOTOS, epoch
-from tuning_peers import peers
+from tuning_peers import PEERS, peers
 from tuning_tasks import tasks
 
 SECTIONS = {one.__name__: one for one in (epoch, accuracy, peers, tasks)}
@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, nargs="+", help="that accuracy trains, one by one")
     parser.add_argument("--seeds", type=int, help="of fine-tuning in accuracy")
     parser.add_argument("--draws", type=int, help="of ten images a class in accuracy")
+    parser.add_argument("--train-rows", type=int, help="of accuracy and peers")
+    parser.add_argument("--loops", nargs="+", choices=PEERS, default=PEERS, help="of peers")
     parser.add_argument("--limit", type=float, help="seconds after which a peer is stopped")
     parser.add_argument("--peer-repeats", type=int)
     parser.add_argument("--folder", type=Path, default=PHOTOS, help="where the photos lie")

@@ -49,7 +49,7 @@ def peers(given: argparse.Namespace) -> Sheet:
         sheet.add(turn=turn, who="ours, frozen", seconds=frozen[0], accuracy=frozen[1])
         sheet.add(turn=turn, who="ours, tuned", seconds=tuned[0], accuracy=tuned[1])
         goals = {"frozen": frozen, "tuned": tuned}
-        for name in PEERS:
+        for name in given.loops:
             try:
                 reached = _peer(name, table, max(goals.values(), key=lambda g: g[1])[1], given)
             except AbsentError as reason:
