@@ -66,18 +66,19 @@ class Start:
             The layers of all rows.
         seed : int
         """
-        heads = {name: _refitted(model, name, rows, X, rows.train, seed) for name in model.heads}
+        fits = _Fits(model, rows, X, seed)
+        heads = {name: fits.head(name, rows.train) for name in model.heads}
         objectives = [
             Objective.of(rows.targets[name], head, rows.train, class_weight_of(model.heads[name]))
             for name, head in heads.items()
         ]
-        families = _families(model, rows, X)
+        families = fits.families()
         return cls(
             heads,
             objectives,
             Judge(objectives, torch.from_numpy(rows.validation), families),
             {name: head.scores(X[rows.validation]) for name, head in heads.items()},
-            {name: _crossed(model, name, rows, X, families, seed) for name in heads},
+            {name: fits.crossed(name, families) for name in heads},
             *_scaling(X[rows.train], list(model.layers.values())),
         )
 
@@ -110,65 +111,50 @@ class Start:
         return allowed
 
 
-def _refitted(
-    model: TransferModel,
-    name: str,
-    rows: TuningRows,
-    X: NDArray[np.float32],
-    own: NDArray[np.int64],
-    seed: int,
-) -> Folded:
-    """Fit the kind of head that the model has on those of some rows that have a label."""
-    target = rows.targets[name]
-    problem = _problem(model, name, rows, X, own[target.present[own]])
-    results = model.results[name]
-    head = relearn(model.heads[name], results.fusions[0], problem, seed)
-    return folded(head, results.kind, X.shape[1])
+@dataclass(frozen=True, eq=False)
+class _Fits:
+    """The heads of a model, fitted anew on some of its rows."""
 
+    model: TransferModel
+    rows: TuningRows
+    X: NDArray[np.float32]
+    seed: int
 
-def _problem(
-    model: TransferModel,
-    name: str,
-    rows: TuningRows,
-    X: NDArray[np.float32],
-    own: NDArray[np.int64],
-) -> Problem:
-    ends = np.cumsum(list(model.layers.values())).tolist()
-    groups = rows.groups()
-    return Problem(
-        X[own],
-        dict(zip(model.layers, map(slice, [0, *ends], ends), strict=False)),
-        rows.targets[name].subset(own),
-        groups=None if groups is None else [groups[row] for row in own],
-        digests=[rows.digests[row] for row in own],
-    )
+    def head(self, name: str, own: NDArray[np.int64]) -> Folded:
+        """Fit the kind of head that the model has on those of some rows that have a label."""
+        target, results = self.rows.targets[name], self.model.results[name]
+        problem = self.problem(name, own[target.present[own]])
+        head = relearn(self.model.heads[name], results.fusions[0], problem, self.seed)
+        return folded(head, results.kind, self.X.shape[1])
 
+    def problem(self, name: str, own: NDArray[np.int64]) -> Problem:
+        ends = np.cumsum(list(self.model.layers.values())).tolist()
+        groups = self.rows.groups()
+        return Problem(
+            self.X[own],
+            dict(zip(self.model.layers, map(slice, [0, *ends], ends), strict=False)),
+            self.rows.targets[name].subset(own),
+            groups=None if groups is None else [groups[row] for row in own],
+            digests=[self.rows.digests[row] for row in own],
+        )
 
-def _families(model: TransferModel, rows: TuningRows, X: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Give the number of the family of each validation row: of one group, or of equal content."""
-    found = _problem(model, next(iter(model.heads)), rows, X, rows.validation).families
-    return np.arange(len(rows.validation)) if found is None else np.array(found)
+    def families(self) -> NDArray[np.int64]:
+        """Give the family of each validation row: of one group, or of equal content."""
+        validation = self.rows.validation
+        found = self.problem(next(iter(self.model.heads)), validation).families
+        return np.arange(len(validation)) if found is None else np.array(found)
 
-
-def _crossed(
-    model: TransferModel,
-    name: str,
-    rows: TuningRows,
-    X: NDArray[np.float32],
-    families: NDArray[np.int64],
-    seed: int,
-) -> NDArray[np.float64]:
-    """Score each validation row by a head that has seen all rows but its fold of them."""
-    validation, size = rows.validation, families.max() + 1
-    folds = np.random.default_rng(seed).permutation(size)[families] % min(_FOLDS, size)
-    scores: list[NDArray[np.float64]] = [np.empty(0)] * len(validation)
-    for fold in range(folds.max() + 1):
-        own = np.concatenate([rows.train, validation[folds != fold]])
-        head = _refitted(model, name, rows, X, np.sort(own), seed)
-        places = np.flatnonzero(folds == fold)
-        for place, row in zip(places, head.scores(X[validation[places]]), strict=True):
-            scores[place] = row
-    return np.stack(scores)
+    def crossed(self, name: str, families: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Score each validation row by a head that has seen all rows but its fold of them."""
+        validation, size = self.rows.validation, families.max() + 1
+        folds = np.random.default_rng(self.seed).permutation(size)[families] % min(_FOLDS, size)
+        scores = []
+        for fold in range(folds.max() + 1):
+            own = np.concatenate([self.rows.train, validation[folds != fold]])
+            head = self.head(name, np.sort(own))
+            scores.append(head.scores(self.X[validation[folds == fold]]))
+        order = np.argsort(folds, kind="stable")
+        return np.concatenate(scores)[np.argsort(order)]
 
 
 def _scaling(
