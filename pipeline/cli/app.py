@@ -20,14 +20,14 @@ from cyclopts import App, CycloptsError, Parameter, convert
 
 from pipeline.cli.configuration import answer_from_file
 from pipeline.cli.manual import Manual
-from pipeline.cli.talk import say, talking
+from pipeline.cli.talk import INTERRUPTED, say, talking
 from pipeline.cli.usage import explain
 from pipeline.errors import PipelineError
 from pipeline.version import __version__
 
 __all__ = ["app", "main"]
 
-_DONE, _USER, _USAGE, _BUG, _INTERRUPTED = 0, 1, 2, 70, 130
+_DONE, _USER, _USAGE, _BUG = 0, 1, 2, 70
 
 
 def _strict(type_: Any, tokens: Sequence[Any]) -> Any:
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PipelineError as error:
         return _end(_USER, *error.lines)
     except KeyboardInterrupt:
-        return _end(_INTERRUPTED, _interrupted(words))
+        return _end(INTERRUPTED, _interrupted(words))
     except BrokenPipeError:  # `pipeline backbones | head` is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _DONE

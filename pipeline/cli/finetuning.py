@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from pipeline.cli.embedding import understood
-from pipeline.cli.talk import say, show_json
+from pipeline.cli.talk import INTERRUPTED, say, show_json
 from pipeline.cli.training import show_figures
 from pipeline.config import FinetuneOptions
 from pipeline.errors import OptionError
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pipeline.finetuning import Outcome
 
 __all__ = ["exit_code", "finetune", "say_outcome"]
-
-INTERRUPTED = 130
 
 
 def finetune(

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["printable", "say", "show_json", "show_line", "talking"]
+__all__ = ["INTERRUPTED", "printable", "say", "show_json", "show_line", "talking"]
+
+INTERRUPTED = 130
+"""Exit code of what Ctrl-C ended."""
 
 
 @contextmanager
