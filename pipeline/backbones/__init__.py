@@ -30,7 +30,7 @@ from pipeline.backbones.engines import (
 )
 from pipeline.backbones.layer import Layer, choose_layers, full_name
 from pipeline.backbones.loading import list_backbones, load_backbone
-from pipeline.backbones.prepared import PreparedGraph
+from pipeline.backbones.prepared import PreparedGraph, forget_graphs
 from pipeline.backbones.survey import Description, describe, forget, survey
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ __all__ = [
     "choose_layers",
     "describe",
     "forget",
+    "forget_graphs",
     "full_name",
     "list_backbones",
     "load_backbone",

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -26,7 +27,14 @@ from pipeline.digest import digest_bytes, digest_json
 from pipeline.errors import BackboneError, reason_of
 from pipeline.spec import Preprocessing
 
-__all__ = ["PreparedGraph", "graph_folder", "network_versions", "read_graph", "written_graph"]
+__all__ = [
+    "PreparedGraph",
+    "forget_graphs",
+    "graph_folder",
+    "network_versions",
+    "read_graph",
+    "written_graph",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +96,14 @@ def read_graph(contents: Mapping[str, bytes]) -> Any:
     """Read a graph from what `written_graph` gave."""
     openvino: Any = import_openvino()
     return openvino.Core().read_model(*(contents[name] for name in _FILES))
+
+
+def forget_graphs(weights_digest: str) -> None:
+    """Remove the kept graphs of a network that nobody will use again."""
+    for facts in graph_folder().glob(f"*/{_FACTS}"):
+        with suppress(OSError):
+            if weights_digest.encode() in facts.read_bytes():
+                shutil.rmtree(facts.parent, ignore_errors=True)
 
 
 @dataclass(frozen=True)

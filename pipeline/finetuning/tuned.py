@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.backbones import Backbone
+from pipeline.backbones import Backbone, forget_graphs
 from pipeline.finetuning.log import LoggedEpoch, draw_log, write_log
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class Tuning:
         """Write the log, and remove what only a tuning under way needs; one may go on yet."""
         if not self.interrupted:
             self.traces.remove()
+            if self.kept == "frozen" and self.best_epoch:  # else it is the frozen network itself
+                forget_graphs(self.candidate.weights_digest)
         if self.traces.kept:
             write_log(self.epochs, self.traces.log)
             draw_log(

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import logging
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ from PIL import Image
 from small_world import environment
 from tuning_world import TAPS, model_of, prepared, slants, stripe, striped, tiny
 
-from pipeline.backbones import Cut
+from pipeline.backbones import Cut, load_backbone
 from pipeline.errors import BadInputError, OptionError
 from pipeline.finetuning import finetune
 from pipeline.finetuning import stage as stage_module
@@ -363,6 +364,23 @@ def test_labels_that_mean_nothing_keep_the_frozen_network(caplog):
         tuned.embed(pictures), model.backbones["own"].embed(pictures), atol=1e-5
     )
     assert any("frozen is kept" in record.getMessage() for record in caplog.records)
+
+
+def test_a_network_that_is_not_kept_leaves_no_graph_in_the_cache_folder(tmp_path, monkeypatch):
+    def converted():
+        facts = (json.loads(path.read_bytes()) for path in tmp_path.glob("graphs/*/graph.json"))
+        return {own["shaped_by"]["weights_digest"] for own in facts}
+
+    monkeypatch.setenv("PIPELINE_CACHE_DIR", str(tmp_path))
+    samples = striped(90, label=np.random.default_rng(0).choice(["heads", "tails"], 90).tolist())
+    served = load_backbone("timm/test_resnet", weights=None, image_size=32)
+    model = model_of(samples, served)
+    judged = []
+    monkeypatch.setattr(Judge, "better", lambda *_: judged.append(converted()))
+    tuned = finetune(model, samples, **{**QUICK, "max_epochs": 2, "lr": 1e-4})
+    assert tuned.tuning.kept == "frozen"
+    assert judged == [{served.weights_digest, tuned.tuning.candidate.weights_digest}]
+    assert converted() == {served.weights_digest}
 
 
 # Ways to train
