@@ -255,8 +255,8 @@ class FinetuneOptions:
                 raise OptionError(f"{name} is {value}, but must be at least 1. {usual}")
         if self.lr is not None and not 0 < self.lr < 1:
             raise OptionError(
-                f"lr is {self.lr}, but must be between 0 and 1. Leave it out for 0.004 (0.0001 for "
-                "a transformer)."
+                f"lr is {self.lr}, but must be above 0 and below 1. Leave it out for 0.004 (0.0001 "
+                "for a transformer)."
             )
         if not 0 < self.decay <= 1:
             raise OptionError(

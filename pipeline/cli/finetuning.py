@@ -75,9 +75,14 @@ def finetune(
 
 def exit_code(outcome: Outcome) -> int:
     """Say that a tuning was stopped by hand, whose best so far is written."""
-    if not outcome.backbone.tuning.interrupted:
+    tuning = outcome.backbone.tuning
+    if not tuning.interrupted:
         return 0
-    say("interrupted: the best so far is written, and the same command goes on from there")
+    left = " and ".join(str(path) for path in tuning.traces.left())
+    say(
+        "interrupted: the best so far is written, and the same command goes on from there, with "
+        f"the help of {left}: delete what you do not need"
+    )
     return INTERRUPTED
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,11 +16,11 @@ import torch
 from pipeline.config import FinetuneOptions
 from pipeline.digest import DIGEST_SIZE, digest_bytes
 from pipeline.durable import write_durably
-from pipeline.errors import InputError
+from pipeline.errors import InputError, reason_of
 from pipeline.finetuning.rows import TuningRows
 from pipeline.model import TransferModel, folded_heads
 
-__all__ = ["Traces"]
+__all__ = ["Traces", "refuse_place"]
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,7 @@ class Traces:
         options: FinetuneOptions,
         kept: bool,
     ) -> Traces:
-        """Name the files of a tuning, and digest all that it depends on.
-
-        Raises
-        ------
-        InputError
-            When the model cannot be written there.
-        """
-        if path.is_dir() or not path.parent.is_dir():
-            wrong = "is a folder" if path.is_dir() else "lies in a folder that does not exist"
-            raise InputError(f"cannot write the model {path}: it {wrong}. Give the path of a file.")
+        """Name the files of a tuning, and digest all that it depends on."""
         decides = {
             "specs": {name: spec.to_json() for name, spec in model.specs.items()},
             "layers": list(model.layers),
@@ -117,7 +109,31 @@ class Traces:
         with write_durably(self.state) as temporary:
             temporary.write_bytes(digest_bytes(content) + content)
 
+    def left(self) -> list[Path]:
+        """List what stands there that only a tuning under way needs."""
+        return [path for path in (self.state, self.boundary) if path.exists()]
+
     def remove(self) -> None:
-        """Remove what only a tuning under way needs."""
-        self.state.unlink(missing_ok=True)
-        self.boundary.unlink(missing_ok=True)
+        """Remove that."""
+        for path in self.left():
+            path.unlink(missing_ok=True)
+
+
+def refuse_place(model: Path) -> None:
+    """Refuse a place where nothing can be written, before anything is computed.
+
+    Raises
+    ------
+    InputError
+    """
+    if model.is_dir() or not model.parent.is_dir():
+        wrong = "it is a folder" if model.is_dir() else "it lies in a folder that does not exist"
+        raise InputError(f"cannot write the model {model}: {wrong}. Give the path of a file.")
+    try:
+        with tempfile.TemporaryFile(dir=model.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write the model {model}: its folder takes no files ({reason_of(error)}). "
+            "Give the path of a file in another one."
+        ) from error

@@ -90,7 +90,7 @@ def test_a_run_goes_on_to_fine_tuning_and_writes_it_down(cli, album, tiny, tmp_p
         (["--blocks", "9"], "blocks is 9, but timm/test_resnet has 4 up to the layer"),
         (["--blocks", "0"], "blocks is 0, but must be at least 1."),
         (["--views", "0"], "views is 0, but must be at least 1."),
-        (["--lr", "3"], "lr is 3.0, but must be between 0 and 1."),
+        (["--lr", "3"], "lr is 3.0, but must be above 0 and below 1."),
         (["--batch-size", "none"], "batch size is 'none', but must be auto or a whole number"),
     ],
 )

@@ -16,7 +16,7 @@ from pipeline.config import FinetuneOptions
 from pipeline.errors import InputError
 from pipeline.finetuning import finetune
 from pipeline.finetuning.rows import find_rows
-from pipeline.finetuning.traces import Traces
+from pipeline.finetuning.traces import Traces, refuse_place
 
 OPTIONS = FinetuneOptions(blocks=2, views=1, max_epochs=3)
 
@@ -190,10 +190,33 @@ def test_a_tuning_of_other_options_does_not_go_on_from_a_state_that_stands_there
     ("place", "wrong"),
     [("here", "is a folder"), ("gone/m.model", "lies in a folder that does not exist")],
 )
-def test_a_place_where_no_model_can_be_written(model, samples, tmp_path, place, wrong):
+def test_a_place_where_no_model_can_be_written(tmp_path, place, wrong):
     (tmp_path / "here").mkdir()
     with pytest.raises(InputError) as caught:
-        key(model, samples, path=tmp_path / place)
+        refuse_place(tmp_path / place)
     assert str(caught.value) == (
         f"cannot write the model {tmp_path / place}: it {wrong}. Give the path of a file."
     )
+
+
+def test_a_folder_that_takes_no_files_is_known_before_any_row_is_read(model, samples):
+    place = Path("/proc/own.model")
+    if not place.parent.is_dir():
+        pytest.skip("no folder here refuses everybody")
+    unread = samples.subset(np.arange(2))  # lacks rows, which is found out later
+    with pytest.raises(InputError) as caught:
+        finetune(model, unread, beside=place)
+    said = str(caught.value)
+    assert said.startswith(f"cannot write the model {place}: its folder takes no files (")
+    assert said.endswith("). Give the path of a file in another one.")
+
+
+def test_what_is_left_is_listed_and_removed(model, samples, tmp_path):
+    own = Traces.of(tmp_path / "own.model", model, find_rows(model, samples), OPTIONS, True)
+    assert own.left() == []
+    own.write_state({"nonsense": True})
+    assert own.left() == [own.state]
+    own.boundary.touch()
+    assert own.left() == [own.state, own.boundary]
+    own.remove()
+    assert own.left() == list(tmp_path.iterdir()) == []
