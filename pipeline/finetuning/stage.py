@@ -25,9 +25,10 @@ from pipeline.finetuning.looking import Looking
 from pipeline.finetuning.network import TunableNetwork
 from pipeline.finetuning.rows import TuningRows, find_rows
 from pipeline.finetuning.start import Start
-from pipeline.finetuning.traces import Traces
+from pipeline.finetuning.traces import Traces, refuse_place
 from pipeline.finetuning.training import Trained, scores_of, trained
 from pipeline.finetuning.tuned import TunedBackbone, Tuning
+from pipeline.heads import refuse_unfoldable
 from pipeline.inputs import View
 from pipeline.model import TransferModel, as_samples, folded_heads
 from pipeline.samples import SampleSet
@@ -99,7 +100,7 @@ def finetune(
     'tuned'
     """
     chosen = _options(blocks, options)
-    folded_heads(model)  # refuses those that are not linear, before anything is computed
+    _refuse_heads(model)
     with torch.inference_mode(False), torch.enable_grad():  # whatever the program around it does
         backbone, tuning = _tuned(
             model, as_samples(samples), chosen, beside, keep_state=keep_state, progress=progress
@@ -118,6 +119,8 @@ def _tuned(
 ) -> tuple[Backbone, Tuning]:
     backbone = _only_backbone(model)
     device = resolve_device(options.device)
+    if beside is not None:
+        refuse_place(Path(beside))
     cut = Cut(backbone, [name.rpartition("/")[2] for name in model.layers], options.blocks, device)
     rows = find_rows(model, samples)
     with ExitStack() as stack:
@@ -131,6 +134,14 @@ def _tuned(
         if not keep_state:
             tuning.finish()
     return backbone, tuning
+
+
+def _refuse_heads(model: TransferModel) -> None:
+    """Refuse what is not linear, or would not be if fitted on fewer rows."""
+    folded_heads(model)
+    for results in model.results.values():
+        if results.head == "best":
+            refuse_unfoldable(results.head, results.kind)
 
 
 def _options(blocks: int, given: Mapping[str, Any]) -> FinetuneOptions:
@@ -240,8 +251,8 @@ class _Stage:
         X = self.looking.of(candidate).vectors(self.rows.samples.subset(self.rows.validation))
         heads = network.folded()
         scores = {name: head.scores(X) for name, head in heads.items()}
-        before, after = start.losses(start.rival), start.losses(scores)
-        better = done.best_epoch > 0 and judge.better(before, after)
+        before, begun, after = map(start.losses, (start.rival, start.scores, scores))
+        better = done.best_epoch > 0 and all(judge.better(own, after) for own in (before, begun))
         _log.info(
             "on %d validation rows the loss is %.4f frozen and %.4f tuned (%d %% of the way): %s",
             len(judge.rows), before.sum(), after.sum(), round(100 * found.share),

@@ -15,6 +15,7 @@ from pipeline.finetuning.objectives import Objective
 from pipeline.finetuning.rows import TuningRows
 from pipeline.heads import Folded, Problem, folded
 from pipeline.model import TransferModel
+from pipeline.samples import folds
 from pipeline.training import class_weight_of, relearn
 
 __all__ = ["Start"]
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 _MIRRORED_LOSS = 1.5
 """Mirror images keep their labels where the frozen model loses at most so many times as much."""
-_FOLDS = 5
+_MOST_FOLDS = 5
 """Of the validation rows: heads fitted on all other rows are those of the whole model, nearly."""
 
 
@@ -40,8 +41,9 @@ class Start:
     scores : dict of str to float64 array of shape (n_validation, n_outputs)
         Of the validation rows by these heads.
     rival : dict of str to float64 array of shape (n_validation, n_outputs)
-        The same by heads fitted on all rows but a fifth of the validation rows, to which the row
-        belongs. So good is the model that came in, which has learnt from all of them.
+        The same by heads fitted on all rows but a part of the validation rows, to which the row
+        belongs: a fifth, or more where classes are small. So good is the model that came in,
+        which has learnt from all of them.
     offset, scale : float64 arrays of shape (n_features,)
         Means, and one factor a layer that gives its features variance 1 on average.
     """
@@ -72,13 +74,13 @@ class Start:
             Objective.of(rows.targets[name], head, rows.train, class_weight_of(model.heads[name]))
             for name, head in heads.items()
         ]
-        families = fits.families()
+        scores = {name: head.scores(X[rows.validation]) for name, head in heads.items()}
         return cls(
             heads,
             objectives,
-            Judge(objectives, torch.from_numpy(rows.validation), families),
-            {name: head.scores(X[rows.validation]) for name, head in heads.items()},
-            {name: fits.crossed(name, families) for name in heads},
+            Judge(objectives, torch.from_numpy(rows.validation), fits.families()),
+            scores,
+            {name: fits.crossed(name, own) for name, own in scores.items()},
             *_scaling(X[rows.train], list(model.layers.values())),
         )
 
@@ -121,8 +123,14 @@ class _Fits:
     seed: int
 
     def head(self, name: str, own: NDArray[np.int64]) -> Folded:
-        """Fit the kind of head that the model has on those of some rows that have a label."""
+        """Fit the kind of head that the model has on those of some rows that have a label.
+
+        A head that was tuned before has not learnt from the validation rows, which are those of
+        then: it is taken as it is.
+        """
         target, results = self.rows.targets[name], self.model.results[name]
+        if results.fusions[0].by == "validation":
+            return folded(self.model.heads[name], results.kind, self.X.shape[1])
         problem = self.problem(name, own[target.present[own]])
         head = relearn(self.model.heads[name], results.fusions[0], problem, self.seed)
         return folded(head, results.kind, self.X.shape[1])
@@ -144,17 +152,35 @@ class _Fits:
         found = self.problem(next(iter(self.model.heads)), validation).families
         return np.arange(len(validation)) if found is None else np.array(found)
 
-    def crossed(self, name: str, families: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Score each validation row by a head that has seen all rows but its fold of them."""
-        validation, size = self.rows.validation, families.max() + 1
-        folds = np.random.default_rng(self.seed).permutation(size)[families] % min(_FOLDS, size)
-        scores = []
-        for fold in range(folds.max() + 1):
-            own = np.concatenate([self.rows.train, validation[folds != fold]])
-            head = self.head(name, np.sort(own))
-            scores.append(head.scores(self.X[validation[folds == fold]]))
-        order = np.argsort(folds, kind="stable")
-        return np.concatenate(scores)[np.argsort(order)]
+    def crossed(self, name: str, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Score each validation row by a head that has seen all rows but its fold of them.
+
+        Folds hold as many of one class as of another, like all rows: a head that lacks some of
+        the very class that it is asked about would look worse than the model that came in.
+
+        Parameters
+        ----------
+        name : str
+            Of the task.
+        scores : float64 array of shape (n_validation, n_outputs)
+            By the head that has seen no validation row. They stand where a class has one row,
+            and where there is no label.
+        """
+        rows, validation, groups = self.rows, self.rows.validation, self.rows.groups()
+        target = rows.targets[name].subset(validation)
+        each = int(target.present.sum()) // max(len(target.classes), 1)
+        dealt = folds(
+            target,
+            min(max(each, 2), _MOST_FOLDS),
+            seed=self.seed,
+            groups=None if groups is None else [groups[row] for row in validation],
+            digests=[rows.digests[row] for row in validation],
+        )
+        found = scores.copy()
+        for others, asked in dealt:
+            head = self.head(name, np.sort(np.r_[rows.train, validation[others]]))
+            found[asked] = head.scores(self.X[validation[asked]])
+        return found
 
 
 def _scaling(

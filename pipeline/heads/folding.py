@@ -33,8 +33,8 @@ _LINEAR = {
     "multilabel": ("logistic", "ridge", "svm", "lda", "linear"),
     "number": ("ridge", "layer_ridge", "svm", "linear"),
 }
-_OPEN = ("auto", "best")
-"""Names that say nothing yet."""
+_OPEN = "auto"
+"""A name that says nothing yet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,14 +142,16 @@ def folded(head: Any, kind: str, n_features: int, *, name: str = "") -> Folded:
 
 
 def refuse_unfoldable(head: Any, kind: str) -> None:
-    """Refuse a head whose name says that it is not linear, before it is fitted.
+    """Refuse a head whose name says that it is not linear, or not always.
 
     Raises
     ------
     OptionError
     """
-    if isinstance(head, str) and head not in (*_OPEN, *_LINEAR[kind]):
-        raise _not_linear(head, kind, "its scores are no weighted sums of the columns")
+    if isinstance(head, str) and head not in (_OPEN, *_LINEAR[kind]):
+        alone = "its scores are no weighted sums of the columns"
+        stacked = "what it stacks, and so whether it is, depends on the rows"
+        raise _not_linear(head, kind, stacked if head == "best" else alone)
 
 
 def _not_linear(name: str, kind: str, reason: str) -> OptionError:

@@ -349,6 +349,32 @@ def test_a_rate_is_not_blamed_for_what_the_frozen_model_loses_on_views(model, sa
     assert frozen > clean.epoch.loss
 
 
+@pytest.mark.parametrize("beaten", [("rival",), ("scores",), ("rival", "scores")])
+def test_it_must_beat_the_model_that_came_in_and_what_it_began_with(
+    model, samples, monkeypatch, beaten
+):
+    """What it began with may be the better one by chance: that is no merit of training."""
+    seen = []
+
+    def better(judge, before, after):
+        seen.append((before, after))
+        return (len(seen) == 1 and "rival" in beaten) or (len(seen) == 2 and "scores" in beaten)
+
+    monkeypatch.setattr(Judge, "better", better)
+    starts = []
+    real = stage_module.Start.of
+    monkeypatch.setattr(
+        stage_module.Start, "of", lambda *given: starts.append(real(*given)) or starts[0]
+    )
+    tuned = finetune(model, samples, **{**QUICK, "max_epochs": 2})
+    (start,) = starts
+    assert tuned.tuning.kept == ("tuned" if len(beaten) == 2 else "frozen")
+    np.testing.assert_array_equal(seen[0][0], start.losses(start.rival))
+    if "rival" in beaten:
+        np.testing.assert_array_equal(seen[1][0], start.losses(start.scores))
+        np.testing.assert_array_equal(seen[1][1], seen[0][1])
+
+
 def test_labels_that_mean_nothing_keep_the_frozen_network(caplog):
     rng = np.random.default_rng(0)
     samples = striped(90, label=rng.choice(["heads", "tails"], 90).tolist())
@@ -539,6 +565,19 @@ def test_more_blocks_than_there_are(model, samples):
     )
 
 
+def test_a_head_that_would_be_another_on_fewer_rows(model, samples):
+    stacked = copy.copy(model)
+    found = model.results["label"]
+    stacked.results = {"label": dataclasses.replace(found, head="best")}
+    with pytest.raises(OptionError) as caught:
+        finetune(stacked, samples)
+    assert str(caught.value) == (
+        "the head best is not linear in the layers: what it stacks, and so whether it is, depends "
+        "on the rows. Linear are logistic, ridge, layer_ridge, svm, lda, linear, and what of "
+        "scikit-learn predicts from linear scores. Train with one of them."
+    )
+
+
 def test_layers_of_two_networks(model, samples):
     both = copy.copy(model)
     both.specs = {**model.specs, "other": model.specs["own"]}
@@ -563,7 +602,7 @@ def test_layers_of_two_networks(model, samples):
             "views is 0, but must be at least 1. 1 is the picture as it is, 6 add five augmented "
             "views.",
         ),
-        ({"lr": 0}, "lr is 0, but must be between 0 and 1. Leave it out for 0.004"),
+        ({"lr": 0}, "lr is 0, but must be above 0 and below 1. Leave it out for 0.004"),
         (
             {"decay": 1.5},
             "decay is 1.5, but must be above 0 and at most 1. 1 gives every block the same rate; "

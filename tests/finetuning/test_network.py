@@ -11,13 +11,16 @@ from small_world import by_hand
 from tuning_world import TAPS, model_of, prepared, striped, three_blocks, tiny
 
 from pipeline.backbones import Cut
+from pipeline.finetuning import finetune
+from pipeline.finetuning import outcome as outcome_module
+from pipeline.finetuning import start as start_module
 from pipeline.finetuning.looking import Looking
 from pipeline.finetuning.network import TunableNetwork
 from pipeline.finetuning.rows import find_rows
 from pipeline.finetuning.start import Start
 from pipeline.inputs import View
 from pipeline.model import folded_heads
-from pipeline.samples import SampleSet
+from pipeline.samples import SampleSet, folds
 
 N = 48
 
@@ -138,18 +141,64 @@ def test_the_heads_that_start_it_have_not_seen_the_validation_rows(samples, opti
 
 @pytest.mark.parametrize("head", ["ridge", "logistic"])
 def test_what_it_is_up_against_has_learnt_from_all_rows_but_those_it_is_asked_about(head):
-    """So it is as good as the model that came in: five models that hold one row out each."""
-    samples = striped(40)
+    """So it is as good as the model that came in: models that hold a fold of rows out each."""
+    samples = striped(48)
     model = model_of(samples, head=head)
     rows, _, start = started(model, samples)
-    assert len(rows.validation) == 5  # as many as there are folds
-    for place, row in enumerate(rows.validation):
-        aside = {rows.samples.ids[row], *model.split.test_ids}
+    own = rows.targets["label"].subset(rows.validation)
+    dealt = folds(own, 2, seed=0, digests=[rows.digests[row] for row in rows.validation])
+    assert sorted(np.concatenate([asked for _, asked in dealt])) == list(range(len(own)))
+    for _, asked in dealt:
+        aside = {rows.samples.ids[row] for row in rows.validation[asked]}
+        aside |= set(model.split.test_ids)
         parts = tuple("test" if name in aside else "train" for name in samples.ids)
         other = model_of(dataclasses.replace(samples, split=parts), head=head)
-        expected = other.predict_proba(rows.samples.subset(np.array([row])))
-        found = softmax(start.rival["label"][[place]], axis=1)
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        expected = other.predict_proba(rows.samples.subset(rows.validation[asked]))
+        found = softmax(start.rival["label"][asked], axis=1)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "n_folds"), [(75, 3), (150, 5)])
+def test_no_head_that_it_is_up_against_lacks_rows_of_the_class_it_is_asked_about(
+    n, n_folds, monkeypatch
+):
+    """It would look worse than the model that came in, and a tuned network better."""
+    fitted = []
+    real = start_module._Fits.head
+
+    def watched(fits, name, own):
+        fitted.append(np.bincount(fits.rows.targets[name].subset(own).encode()))
+        return real(fits, name, own)
+
+    monkeypatch.setattr(start_module._Fits, "head", watched)
+    samples = striped(n)
+    started(model_of(samples), samples)
+    _, *crossed = fitted
+    assert len(crossed) == n_folds
+    assert all(np.ptp(counts) <= 1 for counts in crossed)
+
+
+def test_a_row_that_is_the_only_one_of_its_class_is_asked_by_the_head_that_has_seen_none():
+    samples = striped(48)
+    model = model_of(samples)
+    rows, X, _ = started(model, samples)
+    target = rows.targets["label"]
+    kinds = list(target.values[rows.validation])
+    alone = rows.validation[[kinds.index(kind) for kind in target.classes]]
+    start = Start.of(model, dataclasses.replace(rows, validation=alone), X, seed=0)
+    np.testing.assert_array_equal(start.rival["label"], start.scores["label"])
+
+
+def test_a_model_that_was_tuned_begins_with_its_own_head(samples):
+    model = model_of(samples)
+    tuned = finetune(model, samples, views=1, max_epochs=2, lr=1e-3)
+    again = outcome_module._tuned(model, tuned)
+    rows, _, start = started(again, samples)
+    own, found = folded_heads(again)["label"], start.heads["label"]
+    np.testing.assert_allclose(found.coef, own.coef)
+    np.testing.assert_allclose(found.intercept, own.intercept)
+    np.testing.assert_allclose(start.rival["label"], start.scores["label"])
+    assert tuple(rows.samples.ids[row] for row in rows.validation) == tuned.validation_ids
 
 
 def test_rows_of_one_group_are_never_on_both_sides_there_either():
