@@ -137,14 +137,9 @@ class _Fits:
 
     def problem(self, name: str, own: NDArray[np.int64]) -> Problem:
         ends = np.cumsum(list(self.model.layers.values())).tolist()
-        groups = self.rows.groups()
-        return Problem(
-            self.X[own],
-            dict(zip(self.model.layers, map(slice, [0, *ends], ends), strict=False)),
-            self.rows.targets[name].subset(own),
-            groups=None if groups is None else [groups[row] for row in own],
-            digests=[self.rows.digests[row] for row in own],
-        )
+        slices = dict(zip(self.model.layers, map(slice, [0, *ends], ends), strict=False))
+        target, digests = self.rows.targets[name], self.rows.digests
+        return Problem(self.X, slices, target, self.rows.groups(), digests).subset(own)
 
     def families(self) -> NDArray[np.int64]:
         """Give the family of each validation row: of one group, or of equal content."""
@@ -166,20 +161,21 @@ class _Fits:
             By the head that has seen no validation row. They stand where a class has one row,
             and where there is no label.
         """
-        rows, validation, groups = self.rows, self.rows.validation, self.rows.groups()
-        target = rows.targets[name].subset(validation)
+        train, validation = self.rows.train, self.rows.validation
+        asked_about = self.problem(name, validation)
+        target = asked_about.target
         each = int(target.present.sum()) // max(len(target.classes), 1)
         dealt = folds(
             target,
             min(max(each, 2), _MOST_FOLDS),
             seed=self.seed,
-            groups=None if groups is None else [groups[row] for row in validation],
-            digests=[rows.digests[row] for row in validation],
+            groups=asked_about.groups,
+            digests=asked_about.digests,
         )
         found = scores.copy()
         for others, asked in dealt:
-            head = self.head(name, np.sort(np.r_[rows.train, validation[others]]))
-            found[asked] = head.scores(self.X[validation[asked]])
+            head = self.head(name, np.sort(np.r_[train, validation[others]]))
+            found[asked] = head.scores(asked_about.matrix[asked])
         return found
 
 

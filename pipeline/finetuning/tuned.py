@@ -34,7 +34,7 @@ class Tuning:
         By task, of the layers as they are: the tuned linear heads with their temperature.
     frozen_outputs, tuned_outputs : dict of str to float64 array of shape (n_validation, n_outputs)
         By task, what is predicted for the validation rows: by the model that came in, its head
-        fitted anew without the fifth of them to which a row belongs, and by the candidate.
+        fitted anew without the part of them to which a row belongs, and by the candidate.
     validation_ids : tuple of str
         Rows that the network was not trained on, and that decided.
     n_train : dict of str to int

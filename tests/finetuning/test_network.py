@@ -142,12 +142,12 @@ def test_the_heads_that_start_it_have_not_seen_the_validation_rows(samples, opti
 @pytest.mark.parametrize("head", ["ridge", "logistic"])
 def test_what_it_is_up_against_has_learnt_from_all_rows_but_those_it_is_asked_about(head):
     """So it is as good as the model that came in: models that hold a fold of rows out each."""
-    samples = striped(48)
+    samples = striped(40)
     model = model_of(samples, head=head)
     rows, _, start = started(model, samples)
     own = rows.targets["label"].subset(rows.validation)
     dealt = folds(own, 2, seed=0, digests=[rows.digests[row] for row in rows.validation])
-    assert sorted(np.concatenate([asked for _, asked in dealt])) == list(range(len(own)))
+    assert [len(asked) for _, asked in dealt] == [2, 2]  # of five, one is the only one of its class
     for _, asked in dealt:
         aside = {rows.samples.ids[row] for row in rows.validation[asked]}
         aside |= set(model.split.test_ids)
@@ -155,7 +155,7 @@ def test_what_it_is_up_against_has_learnt_from_all_rows_but_those_it_is_asked_ab
         other = model_of(dataclasses.replace(samples, split=parts), head=head)
         expected = other.predict_proba(rows.samples.subset(rows.validation[asked]))
         found = softmax(start.rival["label"][asked], axis=1)
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("n", "n_folds"), [(75, 3), (150, 5)])
