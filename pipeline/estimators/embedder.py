@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from pipeline.config import EmbedOptions
 from pipeline.embedding import ContentCache, Fetched
 from pipeline.errors import InputError, OptionError
+from pipeline.fusion import slices_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -133,11 +134,7 @@ class LayerEmbedder(TransformerMixin, Embeds):
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Settle the layers; a frozen backbone learns nothing from X."""
-        slices, start = {}, 0
-        for name, width in self._cache().layers.items():
-            slices[name] = slice(start, start + width)
-            start += width
-        self.layer_slices_ = slices
+        self.layer_slices_ = slices_of(self._cache().layers)
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipeline.finetuning.judging import Judge
 from pipeline.finetuning.objectives import Objective
 from pipeline.finetuning.rows import TuningRows
+from pipeline.fusion import slices_of
 from pipeline.heads import Folded, Problem, folded
 from pipeline.model import TransferModel
 from pipeline.samples import folds
@@ -81,7 +82,7 @@ class Start:
             Judge(objectives, torch.from_numpy(rows.validation), fits.families()),
             scores,
             {name: fits.crossed(name, own) for name, own in scores.items()},
-            *_scaling(X[rows.train], list(model.layers.values())),
+            *_scaling(X[rows.train], slices_of(model.layers)),
         )
 
     def losses(self, scores: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -136,8 +137,7 @@ class _Fits:
         return folded(head, results.kind, self.X.shape[1])
 
     def problem(self, name: str, own: NDArray[np.int64]) -> Problem:
-        ends = np.cumsum(list(self.model.layers.values())).tolist()
-        slices = dict(zip(self.model.layers, map(slice, [0, *ends], ends), strict=False))
+        slices = slices_of(self.model.layers)
         target, digests = self.rows.targets[name], self.rows.digests
         return Problem(self.X, slices, target, self.rows.groups(), digests).subset(own)
 
@@ -180,12 +180,10 @@ class _Fits:
 
 
 def _scaling(
-    X: NDArray[np.float32], widths: list[int]
+    X: NDArray[np.float32], slices: Mapping[str, slice]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    offset, scale, start = X.mean(axis=0, dtype=np.float64), np.ones(X.shape[1]), 0
-    for width in widths:
-        own = slice(start, start + width)
+    offset, scale = X.mean(axis=0, dtype=np.float64), np.ones(X.shape[1])
+    for own in slices.values():
         spread = float(X[:, own].var(axis=0, dtype=np.float64).mean()) ** 0.5
         scale[own] = 1 / (spread or 1.0)
-        start += width
     return offset, scale

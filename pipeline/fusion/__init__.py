@@ -24,7 +24,7 @@ from pipeline.fusion.alignment import orthonormal_maps
 from pipeline.fusion.catalog import FUSERS, make_fuser
 from pipeline.fusion.learning import learn_weights
 from pipeline.fusion.scaling import ColumnScaling, column_factors
-from pipeline.fusion.slices import find_layer, resolve_slices
+from pipeline.fusion.slices import find_layer, resolve_slices, slices_of
 
 if TYPE_CHECKING:
     from pipeline.fusion.average import AverageFusion, WeightedFusion
@@ -44,6 +44,7 @@ __all__ = [
     "make_fuser",
     "orthonormal_maps",
     "resolve_slices",
+    "slices_of",
 ]
 
 _HOMES = {

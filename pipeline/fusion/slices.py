@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from pipeline.errors import InputError, UnknownNameError
 
-__all__ = ["WHOLE", "find_layer", "resolve_slices"]
+__all__ = ["WHOLE", "find_layer", "resolve_slices", "slices_of"]
 
 WHOLE = "features"
 """Name of the one layer that ``X`` is where no slices are given."""
+
+
+def slices_of(widths: Mapping[str, int]) -> dict[str, slice]:
+    """Give the columns of layers that stand side by side, in the order given.
+
+    Examples
+    --------
+    >>> slices_of({"blocks.0": 2, "blocks.1": 3})
+    {'blocks.0': slice(0, 2, None), 'blocks.1': slice(2, 5, None)}
+    """
+    ends = accumulate(widths.values())
+    return {
+        name: slice(end - width, end)
+        for (name, width), end in zip(widths.items(), ends, strict=True)
+    }
 
 
 def resolve_slices(

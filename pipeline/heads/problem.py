@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import OptionError
-from pipeline.fusion import find_layer
+from pipeline.fusion import find_layer, slices_of
 from pipeline.heads.looking import MOST_ROWS, Passes, parted_families
 from pipeline.heads.sharing import Sharing
 from pipeline.memory import shown_bytes
@@ -123,8 +123,9 @@ class Problem:
         if list(layers) == list(self.layer_slices):
             return self
         own = [self.layer_slices[layer] for layer in layers]
-        ends = np.cumsum([one.stop - one.start for one in own]).tolist()
-        slices = dict(zip(layers, map(slice, [0, *ends], ends), strict=False))
+        slices = slices_of(
+            {layer: one.stop - one.start for layer, one in zip(layers, own, strict=True)}
+        )
         if self.X is None:
             return replace(self, pieces=lambda: (_side_by_side(X, own) for X in self.passes()),
                            layer_slices=slices, sharing=None)  # fmt: skip

@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pipeline.errors import InputError
-from pipeline.fusion import resolve_slices
+from pipeline.fusion import resolve_slices, slices_of
 from pipeline.heads.judging import Judge
 from pipeline.heads.labels import Labels, checked_weight
 from pipeline.heads.layer_scaling import layer_factors, layer_penalties, penalised
@@ -188,9 +188,8 @@ class LayerRidge(BaseEstimator):
         """
         own = copy(self)
         spans = resolve_slices(self.layer_slices, self.n_features_in_)
-        ends = np.cumsum([spans[name][1] - spans[name][0] for name in layers]).tolist()
-        own.layer_slices = dict(zip(layers, map(slice, [0, *ends], ends), strict=False))
-        own.n_features_in_ = ends[-1]
+        widths = {name: spans[name][1] - spans[name][0] for name in layers}
+        own.layer_slices, own.n_features_in_ = slices_of(widths), sum(widths.values())
         own.coef_ = self.coef_[..., np.concatenate([np.arange(*spans[name]) for name in layers])]
         own._forget()
         return own

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, OptionError
+from pipeline.fusion import slices_of
 from pipeline.heads import (
     MOST_COMPONENTS,
     Problem,
@@ -199,8 +199,7 @@ def united(
     """
     used = {name for one in learnt.values() for name in one.best.layers}
     taken = {name: width for name, width in layers.items() if name in used}
-    ends = list(accumulate(taken.values()))
-    slices = dict(zip(taken, map(slice, [0, *ends], ends), strict=False))
+    slices = slices_of(taken)
     return taken, {
         name: one.pipeline if one.best.layers == tuple(taken) else widened(one.pipeline, slices)
         for name, one in learnt.items()
